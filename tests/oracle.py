@@ -76,7 +76,7 @@ def names(prefix: str = "") -> list[str]:
 def oracle(name: str) -> Oracle:
     """Load one oracle; raises KeyError with the known names of the same group."""
     if name not in _entries():
-        raise KeyError(f"no oracle {name!r}; this group has {names(name.split('/')[0])}")
+        raise KeyError(f"no oracle {name!r}; this group has {names(name.partition('/')[0])}")
     entry = _entries()[name]
     return Oracle(
         inputs=_values(entry["inputs"]),
