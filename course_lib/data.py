@@ -1,0 +1,377 @@
+"""Real English text with fixed, leak-free splits, and batches that depend on (seed, step) only.
+
+| name        | task                          | columns               | train / validation / test |
+|-------------|-------------------------------|-----------------------|---------------------------|
+| `sentiment` | movie sentence -> 2 classes   | text, label, rating   | see `load_data`           |
+| `topics`    | Wikipedia lead -> 11 classes  | text, label, title    |                           |
+| `trec`      | question -> 6 classes         | text, label           |                           |
+| `pairs`     | same verse or not -> 2 classes| text, text_pair, label|                           |
+| `wikipedia` | masked language modelling     | text, title           |                           |
+
+Which split a text belongs to is decided by a hash of the text itself: no file order and no random generator is
+involved, and a text that occurs twice cannot stand on both sides.
+"""
+
+from __future__ import annotations
+
+import ast
+import bz2
+import hashlib
+import html
+import json
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from course_lib.assets import asset
+
+IGNORED = -100  # PyTorch's cross-entropy skips this label
+
+
+# ------------------------------------------------------------------------------------------------ one door
+
+
+def load_data(name: str, config: str | None = None) -> DatasetDict:
+    """Load a data set of the course by name, a local folder, or a hub data set (`"glue/sst2"`).
+
+    Returns a DatasetDict with the splits train, validation and test (a hub data set keeps its own splits); the text
+    column is called `text`, the class column `label` (a ClassLabel with readable names).
+    Raises: ValueError for a name that is none of these, with the list of names.
+    """
+    if name in _COURSE_DATA:
+        return _COURSE_DATA[name]()
+    if Path(name).is_dir():
+        splits = load_from_disk(name) if (Path(name) / "dataset_dict.json").exists() else load_dataset(name)
+    elif "/" in name:
+        repository, _, inner = name.partition("/")
+        splits = load_dataset(repository, config or inner) if repository == "glue" else load_dataset(name, config)
+    else:
+        raise ValueError(f"No data set '{name}'. The course has {', '.join(_COURSE_DATA)}; a local folder or a hub "
+                         "name with a slash (glue/sst2) works too.")
+    return DatasetDict({split: _standard_columns(rows) for split, rows in splits.items()})
+
+
+def _standard_columns(rows: Dataset) -> Dataset:
+    """Rename the usual first-sentence columns to `text` and the second to `text_pair`."""
+    pairs = [("sentence", "text"), ("sentence1", "text"), ("sentence2", "text_pair"), ("question1", "text"),
+             ("question2", "text_pair"), ("premise", "text"), ("hypothesis", "text_pair"), ("content", "text")]
+    for old, new in pairs:
+        if old in rows.column_names and new not in rows.column_names:
+            rows = rows.rename_column(old, new)
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------ splits
+
+
+def normalise(text: str) -> str:
+    """Lower case, letters and digits only: what two copies of one text have in common."""
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def position(text: str) -> float:
+    """A number in [0, 1) that depends on the normalised text only; it decides the split."""
+    return int.from_bytes(hashlib.sha256(normalise(text).encode()).digest()[:6], "big") / 2**48
+
+
+def split_by_text(rows: Iterable[dict], key: Callable[[dict], str], *, test: float, validation: float
+                  ) -> dict[str, list[dict]]:
+    """Drop repeated texts, then send every row to a split by the hash of `key(row)`."""
+    splits, seen = {"train": [], "validation": [], "test": []}, set()
+    for row in rows:
+        text = normalise(row["text"]) + "|" + normalise(row.get("text_pair", ""))
+        if text in seen:
+            continue
+        seen.add(text)
+        where = position(key(row))
+        split = "test" if where < test else "validation" if where < test + validation else "train"
+        splits[split].append(row)
+    return splits
+
+
+def _as_datasets(splits: dict[str, list[dict]], class_names: list[str] | None = None) -> DatasetDict:
+    tables = DatasetDict({split: Dataset.from_list(rows) for split, rows in splits.items()})
+    return tables.cast_column("label", ClassLabel(names=class_names)) if class_names else tables
+
+
+# ------------------------------------------------------------------------------------------------ the five data sets
+
+
+@cache
+def _sentiment() -> DatasetDict:
+    """Movie sentences with a clear opinion (|rating| >= 0.5): 0 negative, 1 positive."""
+    lines = asset("movie-sentences", "movieReviewSnippets_GroundTruth.txt").read_text("utf-8").splitlines()[1:]
+    rows = []
+    for line in lines:
+        _, rating, text = line.split("\t")
+        if abs(float(rating)) >= 0.5:
+            rows.append({"text": text.strip(), "label": int(float(rating) > 0), "rating": float(rating)})
+    return _as_datasets(split_by_text(rows, lambda r: r["text"], test=0.15, validation=0.05), ["negative", "positive"])
+
+
+@cache
+def _topics() -> DatasetDict:
+    """Leads of Wikipedia articles and their topic; the 1,000 uncategorised ones are left out."""
+    rows = [{"text": a["extract"], "label": a["topic"], "title": a["title"]}
+            for a in _leads() if a["topic"] != "Uncategorized"]
+    names = sorted({r["label"] for r in rows})
+    rows = [r | {"label": names.index(r["label"])} for r in rows]
+    return _as_datasets(split_by_text(rows, lambda r: r["title"], test=0.15, validation=0.05), names)
+
+
+@cache
+def _trec() -> DatasetDict:
+    """Questions and what they ask for: an abbreviation, a description, an entity, a human, a place, a number."""
+    names, rows = ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"], []
+    for line in asset("trec-questions", "question_labels.txt").read_text("latin-1").splitlines():
+        label, _, text = line.partition(" ")
+        rows.append({"text": text.strip(), "label": names.index(label.partition(":")[0])})
+    return _as_datasets(split_by_text(rows, lambda r: r["text"], test=0.15, validation=0.05), names)
+
+
+@cache
+def _wikipedia() -> DatasetDict:
+    """Leads of vital articles, and full articles for training. An article goes where the lead of its title goes."""
+    rows = [{"title": a["title"], "text": a["extract"]} for a in _leads()]
+    splits = split_by_text(rows, lambda r: r["title"], test=0.05, validation=0.05)
+    held_out = {normalise(r["title"]) for split in ("validation", "test") for r in splits[split]}
+    splits["train"] += [a for a in _articles() if normalise(a["title"]) not in held_out]
+    return _as_datasets(splits)
+
+
+@cache
+def _leads() -> list[dict]:
+    path = asset("wikipedia-leads", "summaries_en-us.json")
+    return list(json.loads(path.read_text("utf-8")).values())
+
+
+@cache
+def _articles() -> list[dict]:
+    """Paragraphs of at least 200 characters of the full articles, wiki markup removed."""
+    (file,) = asset("wikipedia-articles").glob("*.bz2")
+    xml = bz2.decompress(file.read_bytes()).decode("utf-8")
+    pages = re.findall(r"<title>([^<]*)</title>.*?<text[^>]*>(.*?)</text>", xml, flags=re.DOTALL)
+    rows = []
+    for title, wikitext in pages:
+        paragraphs = strip_markup(html.unescape(wikitext)).split("\n")
+        rows += [{"title": title, "text": p.strip()} for p in paragraphs if len(p.strip()) >= 200]
+    return rows
+
+
+def strip_markup(wikitext: str) -> str:
+    """Plain prose out of wiki markup: enough for training text, not a full parser."""
+    text = re.sub(r"<!--.*?-->|<ref[^>/]*/>|<ref[^>]*>.*?</ref>|<(math|gallery|code|pre|timeline)[^>]*>.*?</\1>", "",
+                  wikitext, flags=re.DOTALL)
+    innermost = re.compile(r"\{\{[^{}]*\}\}|\{\|(?:(?!\{\|).)*?\|\}", flags=re.DOTALL)
+    while innermost.search(text):  # templates and tables are nested: peel them from the inside
+        text = innermost.sub("", text)
+    text = re.sub(r"\[\[(?:File|Image|Category)[^\[\]]*(?:\[\[[^\]]*\]\][^\[\]]*)*\]\]", "", text)
+    text = re.sub(r"\[\[(?:[^|\]]*\|)?([^\]]*)\]\]", r"\1", text)
+    text = re.sub(r"\[https?://\S+ ?([^\]]*)\]", r"\1", text)
+    text = re.sub(r"<[^>]+>|'{2,}|^[=*#:;|!].*$", "", text, flags=re.MULTILINE)
+    return re.sub(r"\([\s,;]*\)", "", re.sub(r"[ \t\u00a0]+", " ", html.unescape(text)))
+
+
+@cache
+def _pairs() -> DatasetDict:
+    """Two translations of one verse (label 1), or a verse with a close neighbour of its partner (label 0).
+
+    Split by chapter: a verse and its neighbours never stand on two sides.
+    """
+    rows = []
+    for book, pairs in _aligned_verses().items():
+        for i, (chapter, web, bbe) in enumerate(pairs):
+            other_chapter, _, other = pairs[i + 1 if i + 1 < len(pairs) else i - 1]
+            same = hashlib.sha256(web.encode()).digest()[0] % 2 or other_chapter != chapter
+            rows.append({"text": web, "text_pair": bbe if same else other, "label": int(bool(same)),
+                         "chapter": f"{book} {chapter}"})
+    splits = split_by_text(rows, lambda r: r["chapter"], test=0.1, validation=0.05)
+    return _as_datasets(_without_shared_sentences(splits), ["different", "same"])
+
+
+def _without_shared_sentences(splits: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """Some verses stand in two chapters word for word: keep such a sentence in one split only."""
+    taken: set[str] = set()
+    kept = {}
+    for split in ("test", "validation", "train"):
+        sentences = [{normalise(r["text"]), normalise(r["text_pair"])} for r in splits[split]]
+        kept[split] = [r for r, s in zip(splits[split], sentences, strict=True) if not s & taken]
+        taken |= set().union(*sentences)
+    return {split: kept[split] for split in splits}
+
+
+def _verses(name: str) -> dict[int, list[tuple[int, str]]]:
+    """book -> [(chapter, verse text)]; the package's Python file is parsed as text and never run."""
+    tree = ast.parse(asset(name, "plain_text_bible.py").read_text("utf-8"))
+    call = next(node.value for node in tree.body if isinstance(node, ast.Assign))
+    text, starts, ends = (ast.literal_eval(call.args[i]) for i in (1, 2, 3))
+    books: dict[int, list[tuple[int, str]]] = {}
+    for verse, start in starts.items():  # 1001002 = book 1, chapter 1, verse 2
+        words = re.sub(r"^\d+\.\s*", "", text[start : ends[verse]].strip()).replace("`", "'")
+        if words:
+            books.setdefault(verse // 1_000_000, []).append((verse // 1000 % 1000, words))
+    return books
+
+
+def _aligned_verses() -> dict[int, list[tuple[int, str, str]]]:
+    """Realign the two translations: their verse numbers drift apart, so numbers cannot be trusted.
+
+    Per book, the monotone alignment with the largest sum of TF-IDF similarities (dynamic programming without a gap
+    penalty); pairs that share almost no word are dropped.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    web, bbe = _verses("bible-web"), _verses("bible-bbe")
+    aligned = {}
+    for book in sorted(web.keys() & bbe.keys()):
+        left, right = [v for _, v in web[book]], [v for _, v in bbe[book]]
+        vectors = TfidfVectorizer(sublinear_tf=True).fit(left + right)
+        similarity = (vectors.transform(left) @ vectors.transform(right).T).toarray()
+        aligned[book] = [(web[book][i][0], left[i], right[j]) for i, j in best_alignment(similarity)
+                         if similarity[i, j] >= 0.2]
+    return aligned
+
+
+def best_alignment(similarity: np.ndarray) -> list[tuple[int, int]]:
+    """The monotone matching of rows to columns with the largest total similarity (rows and columns may be skipped)."""
+    rows, columns = similarity.shape
+    best = np.zeros((rows + 1, columns + 1))
+    for i in range(rows):
+        step = np.maximum(best[i, 1:], best[i, :-1] + similarity[i])
+        best[i + 1, 1:] = np.maximum.accumulate(step)
+    pairs, i, j = [], rows, columns
+    while i and j:
+        if best[i, j] == best[i - 1, j]:
+            i -= 1
+        elif best[i, j] == best[i, j - 1]:
+            j -= 1
+        else:
+            i, j = i - 1, j - 1
+            pairs.append((i, j))
+    return pairs[::-1]
+
+
+_COURSE_DATA = {"sentiment": _sentiment, "topics": _topics, "trec": _trec, "pairs": _pairs, "wikipedia": _wikipedia}
+
+
+# ------------------------------------------------------------------------------------------------ tokens
+
+
+def encode(rows: Dataset, tokenizer, max_length: int = 128) -> list[dict]:
+    """Tokenise `text` (and `text_pair`) into a list of examples: input_ids, token_type_ids, label."""
+    pairs = {"text_pair": list(rows["text_pair"])} if "text_pair" in rows.column_names else {}
+    tokens = tokenizer(list(rows["text"]), **pairs, truncation=True, max_length=max_length)
+    columns = [c for c in ("input_ids", "token_type_ids") if c in tokens]
+    examples = [dict(zip(columns, values, strict=True)) for values in zip(*(tokens[c] for c in columns), strict=True)]
+    if "label" in rows.column_names:
+        for example, label in zip(examples, rows["label"], strict=True):
+            example["label"] = label
+    return examples
+
+
+def windows(rows: Dataset, tokenizer, length: int = 128) -> list[dict]:
+    """Cut every text into consecutive windows of at most `length` tokens, [CLS] and [SEP] included."""
+    room = length - 2
+    examples = []
+    for ids in tokenizer(list(rows["text"]), add_special_tokens=False, verbose=False)["input_ids"]:
+        pieces = [ids[i : i + room] for i in range(0, len(ids), room)]
+        examples += [{"input_ids": [tokenizer.cls_token_id, *p, tokenizer.sep_token_id]} for p in pieces if len(p) >= 8]
+    return examples
+
+
+def pad(examples: list[dict], pad_token_id: int = 0) -> dict[str, Tensor]:
+    """Right-pad examples to the longest: input_ids, attention_mask, token_type_ids and labels, each a tensor.
+
+    Every other numeric column (`teacher_logits`, for instance) is stacked under its own name.
+    """
+    length = max(len(e["input_ids"]) for e in examples)
+    fill = {"input_ids": pad_token_id, "token_type_ids": 0}
+    batch = {name: torch.tensor([e[name] + [value] * (length - len(e[name])) for e in examples])
+             for name, value in fill.items() if name in examples[0]}
+    batch["attention_mask"] = torch.tensor([[1] * len(e["input_ids"]) + [0] * (length - len(e["input_ids"]))
+                                            for e in examples])
+    for name in examples[0].keys() - batch.keys():
+        batch["labels" if name == "label" else name] = torch.as_tensor(np.array([e[name] for e in examples]))
+    return batch
+
+
+def mask_tokens(input_ids: Int[Tensor, "batch tokens"], maskable: Bool[Tensor, "batch tokens"], *, mask_token_id: int,
+                vocabulary: int, probability: float = 0.15, generator: torch.Generator | None = None
+                ) -> tuple[Int[Tensor, "batch tokens"], Int[Tensor, "batch tokens"]]:
+    """Hide tokens as BERT does: of the 15 % chosen, 80 % become [MASK], 10 % a random token, 10 % stay.
+
+    maskable is False for padding and special tokens: they are never chosen. Returns new tensors (ids, labels);
+    labels are -100 wherever nothing was chosen. Source: Devlin et al. 2019, section 3.1 and appendix A.1.
+    """
+    draw = torch.rand(input_ids.shape, generator=generator)
+    how = torch.rand(input_ids.shape, generator=generator)
+    random_ids = torch.randint(vocabulary, input_ids.shape, generator=generator)
+    chosen = (draw < probability) & maskable
+    labels = input_ids.masked_fill(~chosen, IGNORED)
+    masked = input_ids.masked_fill(chosen & (how < 0.8), mask_token_id)
+    masked = torch.where(chosen & (how >= 0.9), random_ids, masked)
+    return masked, labels
+
+
+class MaskedBatch:
+    """Collate examples into a masked-LM batch; the masks are drawn anew each time ("dynamic masking")."""
+
+    def __init__(self, tokenizer, probability: float = 0.15, generator: torch.Generator | None = None):
+        self.tokenizer, self.probability, self.generator = tokenizer, probability, generator
+        self.special = torch.tensor(tokenizer.all_special_ids)
+
+    def __call__(self, examples: list[dict]) -> dict[str, Tensor]:
+        batch = pad(examples, self.tokenizer.pad_token_id)
+        maskable = ~torch.isin(batch["input_ids"], self.special)
+        batch["input_ids"], batch["labels"] = mask_tokens(
+            batch["input_ids"], maskable, mask_token_id=self.tokenizer.mask_token_id,
+            vocabulary=len(self.tokenizer), probability=self.probability, generator=self.generator)
+        return batch
+
+
+class Batches:
+    """An endless sequence of shuffled batches: `batches[step]` depends on (examples, seed, step) and nothing else.
+
+    That is what makes a run that was killed and resumed equal to one that was not. Sentences of similar length are
+    put together (`bucket` batches at a time are sorted by length), which saves most of the padding.
+    """
+
+    def __init__(self, examples: list[dict], batch_size: int, *, seed: int = 0, bucket: int = 20,
+                 collate: Callable[[list[dict]], dict[str, Tensor]] = pad):
+        if not examples:
+            raise ValueError("Batches: there are no examples. Was the data set filtered down to nothing?")
+        self.examples, self.batch_size, self.seed, self.bucket, self.collate = (
+            examples, min(batch_size, len(examples)), seed, bucket, collate)
+        self.lengths = np.array([len(e["input_ids"]) for e in examples])
+        self._epoch: tuple[int, list[np.ndarray]] | None = None
+
+    def __len__(self) -> int:
+        """Batches in one epoch; the last, smaller one counts."""
+        return -(-len(self.examples) // self.batch_size)
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        epoch, within = divmod(step, len(self))
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = (epoch, self._order(epoch))
+        return self.collate([self.examples[i] for i in self._epoch[1][within]])
+
+    def _order(self, epoch: int) -> list[np.ndarray]:
+        generator = np.random.default_rng([self.seed, epoch])
+        order = generator.permutation(len(self.examples))
+        pool = self.bucket * self.batch_size
+        pools = [order[i : i + pool] for i in range(0, len(order), pool)]
+        order = np.concatenate([p[np.argsort(self.lengths[p], kind="stable")] for p in pools])
+        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def in_order(examples: list[dict], batch_size: int = 64, collate: Callable = pad) -> list[dict[str, Tensor]]:
+    """Every example once, in its own order: for evaluation and for caching a teacher's outputs."""
+    return [collate(examples[i : i + batch_size]) for i in range(0, len(examples), batch_size)]
