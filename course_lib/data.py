@@ -16,10 +16,14 @@ from __future__ import annotations
 
 import ast
 import bz2
+import contextlib
 import hashlib
 import html
 import json
+import math
+import os
 import re
+import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -30,7 +34,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_d
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from course_lib.assets import asset
+from course_lib.assets import asset, cache_folder
 
 IGNORED = -100  # PyTorch's cross-entropy skips this label
 
@@ -183,8 +187,24 @@ def strip_markup(wikitext: str) -> str:
 def _pairs() -> DatasetDict:
     """Two translations of one verse (label 1), or a verse with a close neighbour of its partner (label 0).
 
-    Split by chapter: a verse and its neighbours never stand on two sides.
+    Split by chapter: a verse and its neighbours never stand on two sides. The alignment takes some seconds, so its
+    result is kept in the cache folder.
     """
+    kept = cache_folder() / "data" / "pairs-1"  # count up when the code below changes
+    if not kept.exists():
+        with tempfile.TemporaryDirectory(dir=_made(kept.parent)) as unfinished:
+            _build_pairs().save_to_disk(unfinished)
+            with contextlib.suppress(OSError):  # another process was faster; its result is the same
+                os.rename(unfinished, kept)
+    return load_from_disk(str(kept))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _build_pairs() -> DatasetDict:
     rows = []
     for book, pairs in _aligned_verses().items():
         for i, (chapter, web, bbe) in enumerate(pairs):
@@ -207,36 +227,47 @@ def _without_shared_sentences(splits: dict[str, list[dict]]) -> dict[str, list[d
     return {split: kept[split] for split in splits}
 
 
-def _verses(name: str) -> dict[int, list[tuple[int, str]]]:
-    """book -> [(chapter, verse text)]; the package's Python file is parsed as text and never run."""
+def _bible(name: str) -> tuple[str, dict[int, int], dict[int, int]]:
+    """Text, and where each verse starts and ends; the package's Python file is parsed as text and never run."""
     tree = ast.parse(asset(name, "plain_text_bible.py").read_text("utf-8"))
     call = next(node.value for node in tree.body if isinstance(node, ast.Assign))
-    text, starts, ends = (ast.literal_eval(call.args[i]) for i in (1, 2, 3))
-    books: dict[int, list[tuple[int, str]]] = {}
-    for verse, start in starts.items():  # 1001002 = book 1, chapter 1, verse 2
-        words = re.sub(r"^\d+\.\s*", "", text[start : ends[verse]].strip()).replace("`", "'")
-        if words:
-            books.setdefault(verse // 1_000_000, []).append((verse // 1000 % 1000, words))
-    return books
+    return tuple(ast.literal_eval(call.args[i]) for i in (1, 2, 3))
+
+
+# "12." before a space, a quotation mark or a note; sometimes the space before it is missing ("Egypt.1. Now").
+_VERSE_NUMBER = r"(?<![\d,])\d{1,3}\.(?=[\s\"\\])"
 
 
 def _aligned_verses() -> dict[int, list[tuple[int, str, str]]]:
-    """Realign the two translations: their verse numbers drift apart, so numbers cannot be trusted.
+    """book -> [(chapter, verse in the Web, the same verse in the BBE)].
 
-    Per book, the monotone alignment with the largest sum of TF-IDF similarities (dynamic programming without a gap
-    penalty); pairs that share almost no word are dropped.
+    The verse table of the second translation drifts (from Genesis 43 on; by some thirty verses at the end), so its
+    numbers are not trusted. Per book we cut its text at the printed verse numbers, with some slack on both sides, and
+    take the monotone alignment with the largest sum of TF-IDF similarities; pairs that share few words are dropped.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    web, bbe = _verses("bible-web"), _verses("bible-bbe")
-    aligned = {}
-    for book in sorted(web.keys() & bbe.keys()):
-        left, right = [v for _, v in web[book]], [v for _, v in bbe[book]]
+    web, starts, ends = _bible("bible-web")
+    bbe, drifting, _ = _bible("bible-bbe")
+    slack, aligned = 8_000, {}
+    for book in sorted({verse // 1_000_000 for verse in starts}):  # 1001002 = book 1, chapter 1, verse 2
+        verses = [v for v in starts if v // 1_000_000 == book]
+        left = [_clean_verse(web[starts[v] : ends[v]]) for v in verses]
+        first = min(drifting[v] for v in drifting if v // 1_000_000 == book)
+        last = max(drifting[v] for v in drifting if v // 1_000_000 == book)
+        stretch = bbe[max(0, first - slack) : last + slack]
+        right = [_clean_verse(piece) for piece in re.split(_VERSE_NUMBER, stretch)[1:-1]]
         vectors = TfidfVectorizer(sublinear_tf=True).fit(left + right)
         similarity = (vectors.transform(left) @ vectors.transform(right).T).toarray()
-        aligned[book] = [(web[book][i][0], left[i], right[j]) for i, j in best_alignment(similarity)
+        aligned[book] = [(verses[i] // 1000 % 1000, left[i], right[j]) for i, j in best_alignment(similarity)
                          if similarity[i, j] >= 0.2]
     return aligned
+
+
+def _clean_verse(text: str) -> str:
+    """Without the verse number, the notes between backslashes and the book titles in capitals."""
+    text = re.sub(r"\\[^\\]*\\|^\s*\d+\.", " ", text)
+    return re.sub(r"\s+", " ", text).replace("`", "'").strip()
 
 
 def best_alignment(similarity: np.ndarray) -> list[tuple[int, int]]:
@@ -354,7 +385,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches in one epoch; the last, smaller one counts."""
-        return -(-len(self.examples) // self.batch_size)
+        return math.ceil(len(self.examples) / self.batch_size)
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         epoch, within = divmod(step, len(self))

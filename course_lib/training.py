@@ -113,7 +113,8 @@ def autocast(precision: str, device: str = "cpu"):
 
 def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bfloat16 matrices in hardware (elsewhere bf16 is slower than float32)."""
-    return any(getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private names: absent means no
+    return any(getattr(torch.cpu, ask, lambda: False)() for ask in asks)
 
 
 def progress_bar(steps, **options):
