@@ -71,7 +71,7 @@ class View:
     name   the JavaScript module `<name>.js` in this folder
     data   what the module reads with `model.get(key)`: lists, numbers and text only
     alt    one sentence that says what the picture shows, for those who do not see it
-    table  the same numbers without a script
+    table  the same numbers without a script: one table, or several
 
     The output depends on these four alone: no random ids, no time. The same view twice on one page works twice.
     """
@@ -79,7 +79,7 @@ class View:
     name: str
     data: Mapping[str, object]
     alt: str
-    table: Table
+    table: Table | tuple[Table, ...]
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
@@ -103,13 +103,15 @@ class View:
         for kind, text in (("script", script), ("style", self.style())):
             if f"</{kind}" in text.lower():
                 raise ValueError(f"'</{kind}' inside {self.name} would end the {kind} element early.")
+        tables = (self.table,) if isinstance(self.table, Table) else self.table
+        numbers = "".join(table.html() for table in tables)
         # The notebook's own typesetting must not read a '$' in a token as the start of a formula: hence the *_ignore.
         return (
             f'<div class="course-view tex2jax_ignore mathjax_ignore" data-view="{self.name}" '
             'data-lm-suppress-shortcuts="true">\n'
             f"<style>{_squeezed(self.style())}</style>\n"
             f'<p class="cv-alt">{escape(self.alt)}</p>\n'
-            f'<div class="cv-numbers">{self.table.html()}</div>\n'
+            f'<div class="cv-numbers">{numbers}</div>\n'
             f'<script type="application/json" class="cv-data">{_json(self.data)}</script>\n'
             f'<script class="cv-code">(() => {{ "use strict";\n{_squeezed(script)}\n'
             f'mount(view, "{self.name}"); }})();</script>\n'
