@@ -1,0 +1,45 @@
+# Daily jobs. Each target is one line; the work is in tools/, readable and tested.
+# Another Python: make lab PYTHON=python3.12
+PYTHON ?= python3
+RUN    := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test book teacher results notebooks lock stamp wheel clean
+
+help:       ## show this list
+	@sed -n 's/^\([a-z]*\): *.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+setup:      ## install everything into .venv (every other target does it first)
+	@$(PYTHON) tools/set_up.py
+
+lab: setup  ## fetch data and open JupyterLab on the contents page
+	@$(RUN) -m course_lib.assets
+	@$(RUN) tools/lab.py
+
+test: setup  ## run everything that must hold, and print a table of it
+	@$(RUN) tools/check.py
+
+book: setup  ## build the book from the committed notebooks: book/_build/html/index.html
+	@$(RUN) tools/book.py
+
+notebooks: setup  ## run the chapters whose text, library, data or versions changed
+	@$(RUN) -m course_lib.assets
+	@$(RUN) tools/notebooks.py build
+
+teacher: setup  ## train the three teachers again (about an hour without a GPU)
+	@$(RUN) -m course_lib.teachers
+
+results: setup  ## measure the numbers of the chapters' tables again, over several seeds
+	@$(RUN) tools/results.py
+
+lock: setup  ## write constraints.txt and environment.yml from what is installed
+	@$(RUN) tools/lock.py
+
+stamp: setup  ## write the repository address of pyproject.toml into every setup line
+	@$(RUN) tools/notebooks.py stamp
+
+wheel: setup  ## build dist/course_lib-*.whl, for machines without this folder
+	@$(RUN) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:      ## remove the environment and everything that was built
+	rm -rf .venv book/_build dist
