@@ -1,0 +1,159 @@
+"""Chapter 0: solutions, typical mistakes, and the right answers in another way."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import torch
+from torch import Tensor
+
+VOCABULARY = {"a", "d", "di", "dis", "distil", "##l", "##lation", "##la", "##tion", "##ti", "##on", "stu", "student",
+              "##dent", "##s", "s", "un", "##aff", "##able", "##ab", "##le", "walk", "##ing", "ing", "wal", "##king",
+              "##k", "teach", "##er", "##e", "##r", "[UNK]"}
+
+
+def cases(seed):
+    g = torch.Generator().manual_seed(seed)
+
+    def case(about, stage="numbers", **args):
+        return {"about": about, "stage": stage, "args": args}
+
+    def attention(heads, tokens):
+        return torch.softmax(1.5 * torch.randn(heads, tokens, tokens, generator=g), dim=-1)
+
+    ids = torch.randint(1000, 9000, (2, 6), generator=g)
+    words = ["distillation", "students", "unaffable", "walking", "unwalk", "teacher", "disxyz", "walkings"]
+    some = torch.rand(2, 6, generator=g) < 0.4
+    some[0, 0] = True
+    split = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.1, 0.5, 0.4]]).unsqueeze(1).expand(3, 3, 3).contiguous()
+    leak = attention(2, 5)
+    leak[:, :, 4] += 2.0
+    leak /= leak.sum(-1, keepdim=True)
+    return {
+        "ch00.q1": [case(f'the word "{word}"', word=word, vocabulary=set(VOCABULARY)) for word in words]
+        + [case(about, "extremes", word=word, vocabulary=set(VOCABULARY)) for about, word in
+           (("a word of one letter", "a"), ("a whole word", "student"), ("an unknown letter", "q"))],
+        "ch00.q2": [
+            case("2 sentences of 6 tokens", input_ids=ids, chosen=some, mask_id=103),
+            case("one sentence", input_ids=ids[:1, :4].contiguous(), chosen=torch.tensor([[False, True, False, True]]),
+                 mask_id=7),
+            case("a batch where nothing is chosen", "extremes", input_ids=ids, chosen=torch.zeros(2, 6).bool(),
+                 mask_id=103),
+            case("a batch where everything is chosen", "extremes", input_ids=ids, chosen=torch.ones(2, 6).bool(),
+                 mask_id=103),
+        ],
+        "ch00.q3": [
+            *(case(f"place {query} of 7 tokens", attention_probs=attention(3, 7), query=query,
+                   attention_mask=torch.ones(7).long()) for query in (1, 4, 6, 2)),
+            case("two heads against one", attention_probs=split, query=0, attention_mask=torch.ones(3).long()),
+            case("a padded token that gets most attention", attention_probs=leak, query=1,
+                 attention_mask=torch.tensor([1, 1, 1, 1, 0])),
+            case("a sentence with one real token", "extremes", attention_probs=attention(2, 3), query=0,
+                 attention_mask=torch.tensor([1, 0, 0])),
+        ],
+    }
+
+
+# --- the right answers, in another way --------------------------------------------------------------------------------
+
+
+def _wordpiece(word: str, vocabulary: set[str]) -> list[str]:
+    """Greedy matching is what a regular expression does when the longer alternatives come first."""
+    def pattern(pieces):
+        return "|".join(re.escape(piece) for piece in sorted(pieces, key=len, reverse=True))
+
+    inside = [p[2:] for p in vocabulary if p.startswith("##")]
+    first = re.match(pattern(p for p in vocabulary if not p.startswith("##")), word)
+    if not first:
+        return ["[UNK]"]
+    rest = re.findall(pattern(inside), word[first.end():])
+    pieces = [first.group(), *("##" + piece for piece in rest)]
+    return pieces if "".join(pieces).replace("##", "") == word else ["[UNK]"]
+
+
+def _mask_tokens(input_ids, chosen, mask_id):
+    ids, where = input_ids.numpy(), chosen.numpy()
+    return np.where(where, mask_id, ids), np.where(where, ids, -100)
+
+
+def _most_attended(attention_probs, query, attention_mask):
+    row = attention_probs.double().numpy()[:, query].mean(axis=0)
+    return max((p, place) for place, p in enumerate(row) if attention_mask[place])[1]
+
+
+EXPECTED = {"ch00.q1": _wordpiece, "ch00.q2": _mask_tokens, "ch00.q3": _most_attended}
+GRADIENTS = {}
+
+
+# --- what a good learner writes ---------------------------------------------------------------------------------------
+
+
+def _greedy(word, vocabulary, longest=True, look_up="##", write="##", keep_partial=False):
+    pieces, start = [], 0
+    while start < len(word):
+        ends = range(len(word), start, -1) if longest else range(start + 1, len(word) + 1)
+        end = next((e for e in ends if (look_up if start else "") + word[start:e] in vocabulary), None)
+        if end is None:
+            return [*pieces, "[UNK]"] if keep_partial else ["[UNK]"]
+        pieces.append((write if start else "") + word[start:end])
+        start = end
+    return pieces
+
+
+def wordpiece(word: str, vocabulary: set[str]) -> list[str]:
+    return _greedy(word, vocabulary)
+
+
+def mask_tokens(input_ids: Tensor, chosen: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
+    return torch.where(chosen, mask_id, input_ids), torch.where(chosen, input_ids, -100)
+
+
+def most_attended(attention_probs: Tensor, query: int, attention_mask: Tensor) -> int:
+    row = attention_probs.mean(dim=0)[query]
+    return int(row.masked_fill(attention_mask == 0, -1.0).argmax())
+
+
+SOLUTIONS = {"ch00.q1": wordpiece, "ch00.q2": mask_tokens, "ch00.q3": most_attended}
+
+
+# --- what a learner in a hurry writes ---------------------------------------------------------------------------------
+
+
+def _attended(table, column=False, mask=True):
+    def place(attention_probs, query, attention_mask):
+        two = table(attention_probs)
+        row = two[:, query] if column else two[query]
+        return int((row.masked_fill(attention_mask == 0, -1.0) if mask else row).argmax())
+    return place
+
+
+def _labelled(labels):
+    def masked(input_ids, chosen, mask_id):
+        hidden = torch.where(chosen, mask_id, input_ids)
+        return hidden, labels(input_ids, chosen, hidden)
+    return masked
+
+
+MISTAKES = {
+    "ch00.q1": {
+        "shortest": lambda word, vocabulary: _greedy(word, vocabulary, longest=False),
+        "no_marks": lambda word, vocabulary: _greedy(word, vocabulary, write=""),
+        "marks_only_in_answer": lambda word, vocabulary: _greedy(word, vocabulary, look_up=""),
+        "partial_unk": lambda word, vocabulary: _greedy(word, vocabulary, keep_partial=True),
+    },
+    "ch00.q2": {
+        "labels_everywhere": _labelled(lambda ids, chosen, hidden: ids),
+        "labels_inverted": _labelled(lambda ids, chosen, hidden: torch.where(chosen, -100, ids)),
+        "labels_masked": _labelled(lambda ids, chosen, hidden: torch.where(chosen, hidden, -100)),
+        "ignore_0": _labelled(lambda ids, chosen, hidden: torch.where(chosen, ids, 0)),
+        "swapped": lambda input_ids, chosen, mask_id: mask_tokens(input_ids, chosen, mask_id)[::-1],
+    },
+    "ch00.q3": {
+        "column": _attended(lambda a: a.mean(0), column=True),
+        "head_0": _attended(lambda a: a[0]),
+        "padding": _attended(lambda a: a.mean(0), mask=False),
+        "max_over_heads": _attended(lambda a: a.amax(0)),
+        "query_itself": lambda attention_probs, query, attention_mask: query,
+    },
+}
