@@ -93,6 +93,7 @@ def train(student: nn.Module, batches: Sequence[Batch], terms: Terms, recipe: Re
         run.log(step, seen, optimizer.param_groups[0]["lr"])
         if evaluate and run.time_to_evaluate(step) and run.is_enough(step, evaluate(student)):
             break
+        run.save_if_due(step)
     run.finish()
     return run.history
 
@@ -128,6 +129,10 @@ class _Run:
     def __init__(self, student: nn.Module, optimizer, recipe: Recipe, folder: Path | None):
         self.student, self.optimizer, self.recipe, self.folder = student, optimizer, recipe, folder
         self.history, self.best, self.pending = History(), {}, []
+        for name, tensor in self.trained().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise TrainingDiverged(f"The student's '{name}' holds NaN or infinity before the first step. "
+                                       "Build or load the student again.")
 
     def trained(self) -> dict[str, Tensor]:
         kept = {n: p.data for n, p in self.student.named_parameters() if p.requires_grad}
@@ -137,12 +142,8 @@ class _Run:
 
     def log(self, step: int, values: dict[str, Tensor], rate: float) -> None:
         self.pending.append((step, rate, values))
-        last = step + 1 == self.recipe.steps
-        if len(self.pending) >= self.recipe.log_every or last:
+        if len(self.pending) >= self.recipe.log_every:
             self.flush()
-        if self.folder and ((step + 1) % self.recipe.save_every == 0 or last):
-            self.flush()
-            self.save(step + 1)
 
     def flush(self) -> None:
         for step, rate, values in self.pending:
@@ -159,14 +160,11 @@ class _Run:
             if math.isfinite(value) and not exploded:
                 continue
             what = "is not a number" if math.isnan(value) else f"is {value:.3g}"
-            broken = [n for n, p in self.trained().items() if p.is_floating_point() and not p.isfinite().all()]
             cause = ("the learning rate is too high (try a third of it)" if self.history.steps else
-                     "the inputs: a logarithm of 0, an average over nothing, or weights that were NaN before the start")
+                     "the loss itself: a logarithm of 0, an average over nothing, or NaN in the batch")
             raise TrainingDiverged(
-                f"Training stopped at step {step}: '{name}' {what}. Likely cause: {cause}. Learning rate {rate:.2g}, "
-                f"gradient norm {row.get('gradient_norm', math.nan):.3g}, "
-                f"all terms {({n: float(f'{v:.4g}') for n, v in row.items()})}, "
-                f"{f'NaN in {len(broken)} weights, first {broken[0]}' if broken else 'all weights finite'}.")
+                f"Training stopped at step {step}: '{name}' {what}. Likely cause: {cause}. Learning rate {rate:.2g}; "
+                f"all values of this step: {({n: float(f'{v:.4g}') for n, v in row.items()})}.")
 
     # -- early stopping
 
@@ -195,6 +193,11 @@ class _Run:
         self.student.eval()
 
     # -- checkpoints: one file, replaced atomically, tensors only
+
+    def save_if_due(self, step: int) -> None:
+        if self.folder and ((step + 1) % self.recipe.save_every == 0 or step + 1 == self.recipe.steps):
+            self.flush()
+            self.save(step + 1)
 
     def save(self, step: int) -> None:
         states = self.optimizer.state_dict()["state"]
