@@ -280,7 +280,7 @@ def export_answers(file: str = "answers.json", who: str = "") -> Message:
     except OSError as error:
         return _message(f"{file} cannot be written ({error.strerror}). Try another name.", note)
     total = ", ".join(f"{name} {points[name]:g} of {chapter(name).points:g}" for name in points)
-    return _message(f"Wrote {file}: {len(started)} exercises, {len(state['quiz'])} quiz answers.", f"Points: {total}.",
+    return _message(f"Wrote {file}. Exercises: {len(started)}, quiz answers: {len(state['quiz'])}.", f"Points: {total}.",
                     note)
 
 

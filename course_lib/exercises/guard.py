@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import select
 import signal
@@ -240,6 +241,7 @@ def _make_quiet() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
+    logging.disable(logging.CRITICAL)  # ipykernel warns of display() in a fork
     sys.stdout, sys.stderr, sys.stdin = io.StringIO(), io.StringIO(), io.StringIO()
     import builtins
 
