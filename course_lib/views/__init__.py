@@ -28,12 +28,23 @@ from functools import cache
 from html import escape
 from importlib import resources
 
-__all__ = ["Table", "View", "comparable", "readable"]
+__all__ = ["Table", "View", "comparable", "readable", "stylesheet"]
 
 
 @cache
 def _file(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def stylesheet(name: str) -> str:
+    """The shared style sheet and the view's own `<name>.css`, ready for a <style> element.
+
+    Every rule starts with `.course-view`. A view's own rules are narrowed to that view here: a style element counts for
+    the whole page, and two explorers may well use the same class name.
+    """
+    own = resources.files(__package__).joinpath(f"{name}.css")
+    narrowed = _file(own.name).replace(".course-view ", f'.course-view[data-view="{name}"] ') if own.is_file() else ""
+    return _squeezed(_file("shared.css") + narrowed)
 
 
 def readable(value: float, digits: int = 3) -> str:
@@ -91,16 +102,11 @@ class View:
         own = re.sub(r'^import .*? from "\./shared\.js";\n', "", _file(f"{self.name}.js"), flags=re.M | re.S)
         return f"{shared}\n{own}"
 
-    def style(self) -> str:
-        """The style sheet: the shared one, and `<name>.css` where there is one."""
-        own = f"{self.name}.css"
-        return _file("shared.css") + (_file(own) if resources.files(__package__).joinpath(own).is_file() else "")
-
     def _repr_html_(self) -> str:
         script, count = re.subn(r"^export default ", "const view = ", self.module(), flags=re.M)
         if count != 1:
             raise ValueError(f"{self.name}.js must have exactly one line that starts with 'export default'.")
-        for kind, text in (("script", script), ("style", self.style())):
+        for kind, text in (("script", script), ("style", stylesheet(self.name))):
             if f"</{kind}" in text.lower():
                 raise ValueError(f"'</{kind}' inside {self.name} would end the {kind} element early.")
         tables = (self.table,) if isinstance(self.table, Table) else self.table
@@ -109,7 +115,7 @@ class View:
         return (
             f'<div class="course-view tex2jax_ignore mathjax_ignore" data-view="{self.name}" '
             'data-lm-suppress-shortcuts="true">\n'
-            f"<style>{_squeezed(self.style())}</style>\n"
+            f"<style>{stylesheet(self.name)}</style>\n"
             f'<p class="cv-alt">{escape(self.alt)}</p>\n'
             f'<div class="cv-numbers">{numbers}</div>\n'
             f'<script type="application/json" class="cv-data">{_json(self.data)}</script>\n'
