@@ -52,6 +52,7 @@ class Reading:
     hidden_states: layers 0..L, each (batch, tokens, hidden)
     queries, keys, values: layers 1..L, each (batch, heads, tokens, d_head)
     attention_mask: (batch, tokens), 1 = a real token
+    output: the model's own answer, for heads that give more than logits
     """
 
     logits: Tensor | None
@@ -60,6 +61,7 @@ class Reading:
     keys: dict[int, Float[Tensor, "batch heads tokens d_head"]]
     values: dict[int, Float[Tensor, "batch heads tokens d_head"]]
     attention_mask: Int[Tensor, "batch tokens"]
+    output: object = None
 
     @cached_property
     def attention_scores(self) -> dict[int, Float[Tensor, "batch heads tokens tokens"]]:
@@ -100,6 +102,7 @@ def read(model: nn.Module, batch: Mapping[str, Tensor]) -> Reading:
         keys=dict(enumerate(heard["key"], start=1)),
         values=dict(enumerate(heard["value"], start=1)),
         attention_mask=torch.ones(shape, dtype=torch.long, device=heard["hidden"][0].device) if mask is None else mask,
+        output=output,
     )
 
 
