@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from course_lib.masking import at_least_float32, keep, require_mask, require_same_shape
 
 IGNORED = -100  # PyTorch's and Hugging Face's label for "no label here"
+TEXT = ("input_ids", "attention_mask", "token_type_ids")
 
 Form = Literal["kl", "cross_entropy", "mse"]
 Reduction = Literal["batchmean", "mean"]
@@ -235,7 +236,7 @@ def terms(student: nn.Module, teacher: nn.Module | None, batch: dict[str, Tensor
 def logits_of(model: nn.Module, batch: dict[str, Tensor]) -> Float[Tensor, "*where classes"]:
     """Run a model on the parts of the batch that are text; labels stay outside, the loss is ours."""
     accepted = inspect.signature(model.forward).parameters  # DistilBERT, for one, knows no token types
-    text = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in accepted]
+    text = [name for name in TEXT if name in accepted] or TEXT  # a wrapper may take only **kwargs
     return model(**{name: batch[name] for name in text if name in batch}).logits
 
 
