@@ -15,7 +15,6 @@ import os
 import random
 from dataclasses import dataclass
 from functools import partialmethod
-from importlib.util import find_spec
 from typing import TypeVar
 
 TIERS = ("fast", "full")
@@ -99,7 +98,8 @@ def _no_notebook_bars() -> None:
 
 
 def _use_house_style() -> None:
-    if find_spec("course_lib.plots"):
-        from course_lib import plots
+    import matplotlib as mpl
 
-        plots.use_style()
+    from course_lib.plots import STYLE
+
+    mpl.rcParams.update(STYLE)

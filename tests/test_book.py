@@ -1,0 +1,102 @@
+"""The built book: every page alive and quiet, from a web server and as a file, with the rest of the world forbidden."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import open_page
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import book  # noqa: E402
+
+HTML = ROOT / "book" / "_build" / "html"
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def pages() -> list[str]:
+    """The pages of the book as built by `make book`; it is built here if it is not there or older than its parts."""
+    parts = [*(ROOT / "book").glob("*.*"), *(ROOT / "notebooks").glob("*.ipynb"), ROOT / "tools" / "book.py"]
+    index = HTML / "index.html"
+    if not index.exists() or index.stat().st_mtime < max(part.stat().st_mtime for part in parts):
+        assert book.build(ROOT / "book", ROOT / "notebooks", ROOT / "book" / "_build") == 0, "the book has warnings"
+    return sorted(page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html") if "_static" not in page.parts)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(HTML))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def visit_all(pages: list[str], base: str) -> None:
+    with open_page() as watched:
+        for page in pages:
+            watched.page.goto(f"{base}/{page}", wait_until="load")
+            if watched.page.locator(".math").count():
+                watched.page.wait_for_function("window.MathJax && MathJax.Hub && MathJax.Hub.queue.pending === 0 && "
+                                               "document.querySelector('.MathJax') !== null", timeout=30_000)
+                assert watched.page.locator(".MathJax_Error, .merror").count() == 0, f"{page}: a formula is broken"
+            watched.check()
+
+
+def test_every_page_is_quiet_on_a_web_server(pages: list[str], address: str) -> None:
+    visit_all(pages, address)
+
+
+def test_every_page_is_quiet_as_a_file(pages: list[str]) -> None:
+    visit_all(pages, HTML.as_uri())
+
+
+def test_no_page_names_another_host_as_a_source(pages: list[str]) -> None:
+    for page in pages:
+        text = (HTML / page).read_text(encoding="utf-8")
+        outside = re.findall(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=[\"'](?:https?:)?//[^\"']*", text)
+        assert not outside, f"{page}: {outside}"
+
+
+def test_the_temperature_explorer_answers_without_a_kernel(pages: list[str]) -> None:
+    with open_page() as watched:
+        watched.page.goto(f"{HTML.as_uri()}/notebooks/ch01_hinton.html")
+        view = watched.page.locator(".course-view[data-view=temperature]").first
+        slider = view.locator("input[type=range][data-control=temperature]")
+        slider.scroll_into_view_if_needed()
+        before = view.locator("[data-prob]").all_inner_texts()
+        slider.focus()
+        for _ in range(10):
+            slider.press("ArrowRight")
+        assert view.locator("[data-prob]").all_inner_texts() != before
+        watched.check()
+
+
+def test_search_finds_temperature(pages: list[str], address: str) -> None:
+    with open_page() as watched:
+        watched.page.goto(f"{address}/search.html?q=temperature")
+        found = watched.page.locator("#search-results li a")
+        found.first.wait_for(timeout=15_000)
+        assert any("ch01_hinton" in (link.get_attribute("href") or "") for link in found.all())
+        watched.check()
+
+
+def test_every_picture_of_a_page_has_alternative_text(pages: list[str]) -> None:
+    with open_page() as watched:
+        for page in pages:
+            watched.page.goto(f"{HTML.as_uri()}/{page}")
+            silent = watched.page.eval_on_selector_all(
+                "main img", "all => all.filter(i => !(i.getAttribute('alt') || '').trim()).map(i => i.outerHTML)")
+            assert not silent, f"{page}: {silent}"
