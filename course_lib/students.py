@@ -247,3 +247,14 @@ def _require_heads(hidden: int, heads: int) -> None:
     if hidden % heads:
         fitting = [h for h in range(1, hidden + 1) if hidden % h == 0 and h <= 64]
         raise ValueError(f"{heads} attention heads do not divide hidden size {hidden}. Head counts that do: {fitting}.")
+
+
+def require_eval(teacher: nn.Module) -> nn.Module:
+    """Return the teacher after checking that its dropout is off (TinyBERT's original code forgot this).
+
+    Raises: ValueError for a teacher in train mode: its soft targets would be random.
+    """
+    if teacher.training:
+        raise ValueError("The teacher is in train mode: dropout would make every target a random one. "
+                         "Call teacher.eval() once.")
+    return teacher
