@@ -28,7 +28,7 @@ from matplotlib.ticker import MaxNLocator
 
 from course_lib.measures import Calibration, mean_and_interval
 from course_lib.training import History
-from course_lib.views import Table, readable
+from course_lib.views import Table, readable, stylesheet
 
 # Okabe and Ito's palette: these eight stay apart for all common forms of colour blindness.
 OKABE_ITO = {"black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73",
@@ -98,8 +98,10 @@ class Picture:
         html = (f'<img class="dark-light" alt="{escape(self.alt)}" src="data:image/svg+xml;base64,{self.image}" '
                 'style="background:#fff;color:#000;max-width:100%;height:auto;padding:6px;border-radius:6px;filter:none">')
         if self.table is not None:
-            html += f"<details><summary>The numbers as a table</summary>{self.table.html()}</details>"
-        return f'<div class="course-picture tex2jax_ignore mathjax_ignore">{html}</div>'
+            html += ('<details class="cv-details"><summary>The numbers as a table</summary>'
+                     f'<div class="cv-numbers">{self.table.html()}</div></details>')
+        return ('<div class="course-view tex2jax_ignore mathjax_ignore" data-view="picture">'
+                f'<style>{stylesheet("picture")}</style>{html}</div>')
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self._repr_html_()}

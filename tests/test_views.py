@@ -441,6 +441,8 @@ def test_everything_can_be_reached_by_tab_and_shows_the_focus(watched):
             return [name, getComputedStyle(e).outlineStyle]; }""")
         reached.append(name)
         assert outline == "solid", name
+        # JupyterLab reads this mark on the focused element itself: without it, an arrow key would leave the cell.
+        assert page.evaluate("document.activeElement.hasAttribute('data-lm-suppress-shortcuts')"), name
     assert {"This example", "Two rivals", "Temperature", "temperature-number", "Logit of lorry"} <= set(reached)
 
 

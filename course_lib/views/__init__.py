@@ -113,8 +113,7 @@ class View:
         numbers = "".join(table.html() for table in tables)
         # The notebook's own typesetting must not read a '$' in a token as the start of a formula: hence the *_ignore.
         return (
-            f'<div class="course-view tex2jax_ignore mathjax_ignore" data-view="{self.name}" '
-            'data-lm-suppress-shortcuts="true">\n'
+            f'<div class="course-view tex2jax_ignore mathjax_ignore" data-view="{self.name}">\n'
             f"<style>{stylesheet(self.name)}</style>\n"
             f'<p class="cv-alt">{escape(self.alt)}</p>\n'
             f'<div class="cv-numbers">{numbers}</div>\n'

@@ -68,8 +68,8 @@ export function mount(view, name) {
     ?? document.querySelector(`.course-view[data-view="${name}"]:not([data-mounted])`);
   if (!root || root.hasAttribute("data-mounted")) return;
   root.setAttribute("data-mounted", "");
-  // JupyterLab must not take the arrow keys of a slider for "go to the next cell".
-  root.setAttribute("data-lm-suppress-shortcuts", "true");
+  // JupyterLab must not take a slider's arrow key for "next cell"; it looks for this mark on the focused element itself.
+  root.addEventListener("focusin", (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true"));
   const stage = h("div", { class: "cv-stage" });
   const numbers = root.querySelector(".cv-numbers");
   try {
