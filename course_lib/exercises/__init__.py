@@ -280,8 +280,8 @@ def export_answers(file: str = "answers.json", who: str = "") -> Message:
     except OSError as error:
         return _message(f"{file} cannot be written ({error.strerror}). Try another name.", note)
     total = ", ".join(f"{name} {points[name]:g} of {chapter(name).points:g}" for name in points)
-    return _message(f"Wrote {file}. Exercises: {len(started)}, quiz answers: {len(state['quiz'])}.", f"Points: {total}.",
-                    note)
+    counted = f"Exercises: {len(started)}, quiz answers: {len(state['quiz'])}."
+    return _message(f"Wrote {file}. {counted}", f"Points: {total}.", note)
 
 
 def _versions() -> dict[str, str]:

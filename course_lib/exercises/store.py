@@ -1,7 +1,7 @@
 """The learner's progress: one small JSON file beside the notebook, and nothing outside that folder.
 
-`COURSE_PROGRESS` names another file, or `off` for none. Every write replaces the whole file at once, so a kernel killed
-half-way leaves the old one. A damaged file is moved aside, never deleted, and never stops a notebook.
+`COURSE_PROGRESS_FILE` names another file, or `off` for none. Every write replaces the whole file at once, so a kernel
+killed half-way leaves the old one. A damaged file is moved aside, never deleted, and never stops a notebook.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-FILE = "course_progress.json"
+FILE = "progress.json"
 VERSION = 1
 _SECTIONS = ("exercises", "quiz", "polls")
 _unsaved: dict[str, Any] = {}  # what could not be written lives here until the kernel ends
@@ -21,7 +21,7 @@ _unsaved: dict[str, Any] = {}  # what could not be written lives here until the 
 
 def place() -> Path | None:
     """Path of the progress file; None when it is switched off."""
-    setting = os.environ.get("COURSE_PROGRESS", "")
+    setting = os.environ.get("COURSE_PROGRESS_FILE", "")
     return None if setting.lower() == "off" else Path(setting or FILE)
 
 
