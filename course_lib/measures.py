@@ -23,6 +23,13 @@ from scipy import stats
 from torch import Tensor, nn
 
 from course_lib.masking import at_least_float32, require_mask, require_same_shape
+from course_lib.students import count_parameters
+
+__all__ = [
+    "Calibration", "CalibrationBin", "Difference", "Interval", "Latency", "MaskedLM", "accuracy", "agreement",
+    "calibration", "count_parameters", "evaluate", "evaluate_masked_lm", "forward", "latency_ratio",
+    "masked_lm_measures", "mean_and_interval", "paired_difference", "predict_logits",
+]
 
 NOT_PREDICTED = -100  # the label that Hugging Face collators give to positions nobody is asked about
 _MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -117,11 +124,6 @@ def _labelled_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 # --- running a model over data ----------------------------------------------------------------------------------------
-
-
-def count_parameters(model: nn.Module, trainable_only: bool = False) -> int:
-    """Number of parameters; a tensor that two layers share counts once."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
 
 
 def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
