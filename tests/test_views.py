@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from browser import open_page
+from browser import open_page, require_chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
@@ -359,6 +359,16 @@ def test_curves_that_cannot_be_averaged_or_found_are_refused():
         plots.learning_curves({"student": [history(0.5), history(0.5, 0.6)]})
 
 
+def test_without_a_browser_a_test_is_skipped_but_never_in_ci(monkeypatch):
+    monkeypatch.setenv("CHROMIUM", "/nowhere/chromium")
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
+        require_chromium()
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+        require_chromium()
+
+
 # ---- In a real browser -----------------------------------------------------------------------------------------------
 
 HOSTS = {
@@ -502,6 +512,18 @@ def test_a_host_that_inserts_the_output_later_gets_a_living_view(watched):
         } }""", temperature_view(TEACHER, LABELS)._repr_html_())
     set_temperature(page, 2.0)
     assert values(page, "[data-prob]") == pytest.approx(temperature_numbers(TEACHER, 2.0)["probs"], abs=1e-6)
+    watched.check()
+
+
+@pytest.mark.browser
+def test_a_host_that_hides_the_script_element_still_finds_each_root_once(watched):
+    """Some hosts run the text of a script by themselves: then the script cannot ask where it stands."""
+    page = watched.page
+    page.set_content("<!doctype html><div id=output></div>")
+    page.evaluate("""html => { const host = document.getElementById("output"); host.innerHTML = html;
+        for (const code of host.querySelectorAll(".cv-code")) new Function(code.textContent)(); }""",
+                  temperature_view(TEACHER, LABELS)._repr_html_() * 2)
+    assert [len(values(root, "[data-prob]")) for root in page.query_selector_all(".course-view")] == [4, 4]
     watched.check()
 
 
