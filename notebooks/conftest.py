@@ -45,8 +45,8 @@ def numbers_agree(stored: str, fresh: str, tolerance: float | None) -> bool:
     """Compare two numbers as they are printed."""
     if stored == fresh:
         return True
-    whole = re.fullmatch(r"[-+\u2212]?[\d,]+", stored) and re.fullmatch(r"[-+\u2212]?[\d,]+", fresh)
-    if whole and tolerance is None:
+    whole = {re.fullmatch(r"[-+\u2212]?[\d,]+", text) is not None for text in (stored, fresh)}
+    if len(whole) == 2 or (True in whole and tolerance is None):  # 1 and 1.0 are not of one kind
         return False
     a, b = (float(text.replace(",", "").replace("\u2212", "-")) for text in (stored, fresh))
     allowed = DEFAULT_TOLERANCE if tolerance is None else tolerance

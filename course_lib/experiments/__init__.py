@@ -1,0 +1,1 @@
+"""The experiments behind the tables of the book, one module per chapter; `course_lib.results` runs them."""

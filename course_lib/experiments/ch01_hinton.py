@@ -1,0 +1,137 @@
+"""Chapter 1: does a small student learn more from the teacher's soft targets than from the labels alone?
+
+Movie sentences. Teacher: the course's sentiment teacher. Student: a BERT of 2 layers x 128 with random weights, the
+same for every arm of a seed. Only the loss differs between arms, and in the last two the number of labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from course_lib.assets import DATA, cache_folder
+from course_lib.data import Batches, encode, in_order, load_data
+from course_lib.measures import accuracy, agreement, calibration, paired_difference, predict_logits
+from course_lib.methods import hinton
+from course_lib.methods.cached import ask_teacher, attach, load_soft_labels
+from course_lib.students import new_student
+from course_lib.teachers import Teacher, load_teacher
+from course_lib.training import Recipe, train
+
+ABOUT = "Movie sentences, 2 x 128 student from scratch: labels alone against soft targets."
+SEEDS = range(5)
+SHAPE = {"layers": 2, "hidden": 128, "heads": 2, "intermediate": 512}
+MAX_LENGTH = 64
+BATCH_SIZE = 64
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one arm learns from."""
+
+    hard_weight: float
+    soft_weight: float
+    temperature: float = 1.0
+    labels: int = 0  # how many training sentences keep their label; 0: all of them
+    text: int = 0  # how many training sentences are read at all; 0: all of them
+    scale_by_t_squared: bool = True
+    steps: int = 600
+    learning_rate: float = 1e-3
+
+
+ARMS = {
+    "labels": Arm(hard_weight=1.0, soft_weight=0.0),
+    "soft, T=1": Arm(hard_weight=0.0, soft_weight=1.0, temperature=1.0),
+    "soft, T=2": Arm(hard_weight=0.0, soft_weight=1.0, temperature=2.0),
+    "soft, T=4": Arm(hard_weight=0.0, soft_weight=1.0, temperature=4.0),
+    "soft, T=20": Arm(hard_weight=0.0, soft_weight=1.0, temperature=20.0),
+    "both, T=4": Arm(hard_weight=0.5, soft_weight=0.5, temperature=4.0),
+    "both, T=4, without T²": Arm(hard_weight=0.5, soft_weight=0.5, temperature=4.0, scale_by_t_squared=False),
+    "500 labels": Arm(hard_weight=1.0, soft_weight=0.0, labels=500, text=500),
+    "500 labels + unlabelled text": Arm(hard_weight=0.5, soft_weight=0.5, temperature=4.0, labels=500),
+}
+
+MAIN = [name for name, arm in ARMS.items() if not arm.labels]  # the arms that see all labels: the chapter's first table
+
+
+@cache
+def teacher() -> Teacher:
+    return load_teacher("sentiment")
+
+
+@cache
+def examples(split: str) -> list[dict]:
+    """The encoded sentences of a split, each with the teacher's logits (up to a constant) as `teacher_logits`.
+
+    The teacher is asked once per sentence; its answers are kept in the cache folder and checked against the sentences.
+    """
+    rows = encode(load_data("sentiment")[split], teacher().tokenizer, MAX_LENGTH)
+    version = hashlib.sha256((DATA / "teachers/sentiment/adapter.safetensors").read_bytes()).hexdigest()[:12]
+    path = cache_folder() / "answers" / f"sentiment-{split}-{version}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ask_teacher(teacher().model, rows).save(path)
+    log_probs = attach(rows, load_soft_labels(path))
+    return [row | {"teacher_logits": kept["teacher_log_probs"]} for row, kept in zip(rows, log_probs, strict=True)]
+
+
+def student(seed: int) -> PreTrainedModel:
+    """2 layers x 128, 4.4 million weights, of which 3.9 million are word embeddings; nothing is copied."""
+    return new_student(teacher().model, **SHAPE, seed=seed)
+
+
+def training_set(arm: Arm, seed: int) -> list[dict]:
+    """The training sentences of an arm; those beyond `labels` lose their label (-100)."""
+    order = torch.randperm(len(examples("train")), generator=torch.Generator().manual_seed(seed)).tolist()
+    rows = [examples("train")[i] for i in order[: arm.text or None]]
+    return rows if not arm.labels else [
+        row if i < arm.labels else row | {"label": IGNORED} for i, row in enumerate(rows)]
+
+
+def loss_terms(arm: Arm):
+    """The terms of the loss as the training loop wants them. A batch without any label has no hard term."""
+    def terms(model, batch):
+        hard_weight = arm.hard_weight if (batch["labels"] != IGNORED).any() else 0.0
+        recipe = hinton.HintonRecipe(temperature=arm.temperature, hard_weight=hard_weight,
+                                     soft_weight=arm.soft_weight, scale_by_t_squared=arm.scale_by_t_squared)
+        return hinton.terms(model, None, batch, recipe)
+    return terms
+
+
+def scores(model: PreTrainedModel, split: str = "test") -> dict[str, float]:
+    """Accuracy, agreement with the teacher and calibration error, in percent."""
+    rows = examples(split)
+    logits = predict_logits(model, in_order(rows))
+    labels, answers = torch.tensor([r["label"] for r in rows]), torch.tensor(np.array([r["teacher_logits"] for r in rows]))
+    return {"accuracy": round(100 * accuracy(logits, labels), 2),
+            "agreement": round(100 * agreement(logits, answers), 2),
+            "calibration_error": round(100 * calibration(logits, labels).ece, 2)}
+
+
+def run(arm_name: str, seed: int) -> dict[str, float]:
+    """Train one student and measure it on the test split."""
+    arm, model = ARMS[arm_name], student(seed)
+    batches = Batches(training_set(arm, seed), BATCH_SIZE, seed=seed)
+    train(model, batches, loss_terms(arm), Recipe(steps=arm.steps, learning_rate=arm.learning_rate, seed=seed))
+    return scores(model)
+
+
+def poll_result() -> tuple[str, str]:
+    """The option of chapter 1's poll that fits the measurement, and the numbers that say so."""
+    from course_lib import results
+
+    options = {"a": "labels", "b": "soft, T=1", "c": "soft, T=4", "d": "soft, T=20"}
+    ranked = sorted(results.summary("ch01", "accuracy", "labels", list(options.values())),
+                    key=lambda line: line.measured.mean, reverse=True)
+    first, second = (results.values("ch01", line.arm, "accuracy") for line in ranked[:2])
+    lead = paired_difference(first, second)
+    letter = next(o for o, arm in options.items() if arm == ranked[0].arm) if lead.verdict == "better" else "e"
+    gap = lead.interval
+    return letter, (f"The two best are '{ranked[0].arm}' and '{ranked[1].arm}'; they differ by {gap.mean:.2f} points, "
+                    f"interval {gap.low:+.2f} to {gap.high:+.2f}.")

@@ -1,0 +1,135 @@
+"""Measured numbers: computed once per arm and seed, kept in data/results/, read by the chapters.
+
+    python -m course_lib.results            measure everything that is missing (hours; stop and restart as you like)
+    python -m course_lib.results ch01       one chapter
+    python -m course_lib.results --list     what is measured and what is missing
+
+An experiment is a module of `course_lib.experiments` with ABOUT (one sentence), SEEDS, ARMS (name -> what differs) and
+`run(arm, seed) -> dict of numbers`. Every finished run is written at once, so nothing is lost when a run is stopped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass, is_dataclass
+from types import ModuleType
+
+import torch
+import transformers
+
+from course_lib import experiments
+from course_lib.assets import DATA
+from course_lib.measures import Difference, Interval, mean_and_interval, paired_difference
+from course_lib.training import write_atomically
+
+
+def experiment(name: str) -> ModuleType:
+    """The module of chapter `name` ("ch01")."""
+    modules = [m.name for m in pkgutil.iter_modules(experiments.__path__)]
+    for module in modules:
+        if module.split("_")[0] == name:
+            return importlib.import_module(f"course_lib.experiments.{module}")
+    raise ValueError(f"No experiment '{name}'. There are: {', '.join(m.split('_')[0] for m in modules)}.")
+
+
+def measure(name: str) -> dict:
+    """Run what is missing of an experiment and return everything that is measured by then."""
+    module = experiment(name)
+    record = load(name) if _path(name).exists() else {"experiment": name, "about": module.ABOUT, "arms": {}, "runs": []}
+    for arm, settings in module.ARMS.items():
+        described = asdict(settings) if is_dataclass(settings) else dict(settings)
+        if record["arms"].setdefault(arm, described) != described:  # an arm that has changed is measured anew
+            record["arms"][arm] = described
+            record["runs"] = [r for r in record["runs"] if r["arm"] != arm]
+        done = {r["seed"] for r in record["runs"] if r["arm"] == arm}
+        for seed in (s for s in module.SEEDS if s not in done):
+            started = time.time()
+            numbers = module.run(arm, seed)
+            record["runs"].append({"arm": arm, "seed": seed, **numbers, "seconds": round(time.time() - started, 1)})
+            record |= {"command": f"python -m course_lib.results {name}", "where": _where()}
+            _path(name).parent.mkdir(parents=True, exist_ok=True)
+            text = _as_text(record)
+            write_atomically(_path(name), lambda path, text=text: path.write_text(text, "utf-8"))
+            print(name, record["runs"][-1], flush=True)
+    return record
+
+
+def _path(name: str):
+    return DATA / "results" / f"{name}.json"
+
+
+def _as_text(record: dict) -> str:
+    """JSON with one line per run, so that a difference between two versions can be read."""
+    head = json.dumps({k: v for k, v in record.items() if k != "runs"}, indent=1)
+    runs = ",\n  ".join(json.dumps(run) for run in record["runs"])
+    return f'{head[:-2]},\n "runs": [\n  {runs}\n ]\n}}\n'
+
+
+def _where() -> dict:
+    return {"hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+                        + ("GPU" if torch.cuda.is_available() else "no GPU"),
+            "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def load(name: str) -> dict:
+    """The committed record of an experiment. Raises: FileNotFoundError that names the command which makes it."""
+    if not _path(name).exists():
+        raise FileNotFoundError(f"data/results/{name}.json is missing; `python -m course_lib.results {name}` makes it.")
+    return json.loads(_path(name).read_text("utf-8"))
+
+
+def values(name: str, arm: str, number: str) -> list[float]:
+    """One number of one arm, ordered by seed, so that two arms can be compared in pairs.
+
+    Raises: ValueError for an arm without runs.
+    """
+    runs = sorted((r for r in load(name)["runs"] if r["arm"] == arm), key=lambda r: r["seed"])
+    if not runs:
+        raise ValueError(f"data/results/{name}.json has no run of '{arm}'; it has {', '.join(load(name)['arms'])}.")
+    return [run[number] for run in runs]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One arm of an experiment: the mean over seeds with its interval, and the difference to the baseline."""
+
+    arm: str
+    measured: Interval
+    gain: Difference | None  # None for the baseline itself
+
+    def __str__(self) -> str:
+        m, text = self.measured, "the baseline"
+        if self.gain:
+            g = self.gain.interval
+            text = f"gain {g.mean:+.2f} [{g.low:+.2f}, {g.high:+.2f}]: {self.gain.verdict}"
+        return f"{self.arm:30s} {m.mean:6.2f} [{m.low:.2f}, {m.high:.2f}]  {text}"
+
+
+def summary(name: str, number: str, baseline: str, arms: list[str] | None = None) -> list[Line]:
+    """Every arm's mean and 95 % interval, and its paired difference to `baseline` (same seeds)."""
+    base = values(name, baseline, number)
+    lines = []
+    for arm in arms or load(name)["arms"]:
+        ours = values(name, arm, number)
+        lines.append(Line(arm, mean_and_interval(ours), None if arm == baseline else paired_difference(ours, base)))
+    return lines
+
+
+def main(arguments: list[str]) -> None:
+    torch.set_num_threads(2)
+    names = [a for a in arguments if not a.startswith("-")]
+    for name in names or [m.name.split("_")[0] for m in pkgutil.iter_modules(experiments.__path__)]:
+        if "--list" in arguments:
+            module, have = experiment(name), load(name)["runs"] if _path(name).exists() else []
+            print(f"{name}: {len(have)} of {len(module.ARMS) * len(module.SEEDS)} runs. {module.ABOUT}")
+        else:
+            measure(name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
