@@ -1,0 +1,242 @@
+"""TinyBERT: Jiao et al., "TinyBERT: Distilling BERT for Natural Language Understanding" (2020, arXiv 1909.10351).
+
+Every student layer m learns from teacher layer g(m), in four places:
+
+    L_attn = mean over heads of MSE(A_S, A_T)       A = QK^T / sqrt(d), BEFORE the softmax       (eq. 7)
+    L_hidn = MSE(H_S W_h, H_T)                      m = 1..M                                     (eq. 8)
+    L_embd = MSE(E_S W_e, E_T)                      m = 0                                        (eq. 9)
+    L_pred = CE(z_T / t, z_S / t)                   m = M + 1, t = 1                             (eq. 10)
+
+in two stages: general distillation (pre-trained teacher, any text; no prediction term), then task-specific
+distillation (fine-tuned teacher, augmented data; first the intermediate terms, then the prediction term alone):
+
+    attach_projection(student, teacher)
+    train(student, batches, lambda s, b: terms(s, teacher, b, INTERMEDIATE), ...)
+    train(student, batches, lambda s, b: terms(s, teacher, b, PREDICTION), ...)
+    detach_projection(student)
+
+The augmentation is in `tinybert_augmentation.py`. Transformers never returns scores; `probes.read` recomputes them.
+
+## Deviations of the original code
+
+| what | paper | code | here |
+|---|---|---|---|
+| which scores count | one sentence, no padding | scores <= -100 (padded keys) become 0 on both sides; the mean still counts padding, so a longer batch gives a smaller loss | `as_in="paper"`: real query and real key only, one flat mean; `"code"` |
+| which states count | one sentence, no padding | a plain mean, padding included | `as_in="paper"`: real tokens only; `"code"` |
+| projections | two, W_e and W_h, matrices | one shared linear layer with bias | `Projection(maps="two")`; `maps="shared", bias=True` |
+| L_pred | cross-entropy, one sum over classes | mean over the classes too | `as_in="paper"`; `"code"` |
+| g(m) for depths that do not divide | not said | k = floor(L_T / L_S): the top of the teacher is never seen | a ValueError; `layer_maps.uniform(..., when_uneven="round")` |
+| the teacher's dropout | off | left on: the teacher stays in train mode | a ValueError |
+| last, smaller batch | not said | dropped | kept |
+"""  # noqa: E501 (a table row is one line)
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from course_lib import layer_maps, probes
+from course_lib.layer_maps import LayerMap
+from course_lib.masking import at_least_float32, keep, require_mask, require_same_shape
+from course_lib.methods.hinton import soft_target_loss
+from course_lib.projections import Projection
+from course_lib.students import require_eval
+
+AsIn = Literal["paper", "code"]
+Scores = Float[Tensor, "batch heads queries keys"]
+States = Float[Tensor, "batch tokens hidden"]
+Mask = Shaped[Tensor, "batch tokens"]
+
+MASKED_KEY = -1e4  # what BERT of that time added to the score of a padded key
+ZERO_BELOW = -1e2  # task_distill.py: a score this low must come from a padded key
+
+
+# --- One pair of layers ----------------------------------------------------------------------------------------------
+
+
+def attention_loss(student_scores: Scores, teacher_scores: Scores, mask: Mask | None = None, *, as_in: AsIn = "paper",
+                   zero_below: float | None = None) -> Float[Tensor, ""]:
+    """MSE between the attention scores of two layers, head by head.
+
+        paper   mean over heads and over all (query, key) pairs of real tokens
+        code    padded keys get -10,000, scores <= -100 become 0 on both sides, mean over everything
+
+    student_scores, teacher_scores: QK^T / sqrt(d), before the softmax, no mask added (scores that carry a mask of
+        -10,000 give the same numbers). The hidden sizes may differ, the head counts may not.
+    mask: 1 = a real token.
+    zero_below: set scores <= this to 0 on both sides first; the code's choice is -100.
+    Raises: ValueError for other head counts, with two ways out. Source: eq. 7; TinyBERT/task_distill.py.
+    """
+    _require_same_heads(student_scores, teacher_scores)
+    student, teacher = at_least_float32(student_scores), at_least_float32(teacher_scores)
+    kept = None if mask is None else require_mask(mask, (student.shape[0], student.shape[-1]), "attention")
+    if _known(as_in) == "code":
+        zero_below = ZERO_BELOW if zero_below is None else zero_below
+        if kept is not None:
+            student, teacher = (x.masked_fill(~kept[:, None, None, :], MASKED_KEY) for x in (student, teacher))
+        kept = None
+    if zero_below is not None:
+        student, teacher = (x.masked_fill(x <= zero_below, 0.0) for x in (student, teacher))
+    squares = (student - teacher).pow(2)  # (B, h, T, T)
+    if kept is None:
+        return squares.mean()
+    pairs = kept[:, :, None] & kept[:, None, :]  # (B, T, 1) x (B, 1, T) -> (B, T, T)
+    return squares.mean(dim=1)[pairs].mean()
+
+
+def hidden_loss(student: States, teacher: States, mask: Mask | None = None, *, as_in: AsIn = "paper"
+                ) -> Float[Tensor, ""]:
+    """MSE between the states of two layers that have one width by now (`projections.Projection` sees to that).
+
+        paper   mean over real tokens and hidden units
+        code    mean over everything, padding included: the mask is not used
+
+    Raises: ValueError for other widths. Source: eq. 8 and 9; TinyBERT/task_distill.py.
+    """
+    require_same_shape(student, teacher, "hidden states",
+                       "Map the student's side with projections.Projection(student_width, teacher_width), or let "
+                       "attach_projection(student, teacher) do it in training.")
+    if mask is not None:
+        require_mask(mask, student.shape[:-1], "hidden states")
+    rows = mask if _known(as_in) == "paper" else None
+    return (at_least_float32(keep(student, rows)) - at_least_float32(keep(teacher, rows))).pow(2).mean()
+
+
+def prediction_loss(student_logits: Float[Tensor, "batch classes"], teacher_logits: Float[Tensor, "batch classes"], *,
+                    temperature: float = 1.0, as_in: AsIn = "paper") -> Float[Tensor, ""]:
+    """Soft cross-entropy with the teacher's prediction, no factor T^2; the code takes the mean over the classes too.
+
+    Source: eq. 10 ("we find t = 1 performs well"); TinyBERT/task_distill.py, `soft_cross_entropy`.
+    """
+    return soft_target_loss(student_logits, teacher_logits, temperature=temperature, form="cross_entropy",
+                            reduction="batchmean" if _known(as_in) == "paper" else "mean", scale_by_t_squared=False)
+
+
+# --- All pairs of a layer map -----------------------------------------------------------------------------------------
+
+
+def attention_transfer(student_scores: Mapping[int, Scores], teacher_scores: Mapping[int, Scores], layer_map: LayerMap,
+                       mask: Mask | None = None, *, as_in: AsIn = "paper") -> Float[Tensor, ""]:
+    """Sum of `attention_loss` over the map; both sides {layer: scores}. The pair (0, 0) has no attention: skipped."""
+    pairs = layer_maps.check(layer_map, max(student_scores), max(teacher_scores))
+    return _sum(attention_loss(student_scores[s], teacher_scores[t], mask, as_in=as_in)
+                for s, t in layer_maps.blocks_only(pairs))
+
+
+def hidden_transfer(student_states: Mapping[int, States], teacher_states: Mapping[int, States], layer_map: LayerMap,
+                    mask: Mask | None = None, *, projection: Projection | None = None, as_in: AsIn = "paper"
+                    ) -> Float[Tensor, ""]:
+    """Sum of `hidden_loss` over the map; both sides {layer: states}, 0 = the embedding output.
+
+    projection: brings both sides to one width. None: they have one width already.
+    """
+    total = []
+    for s, t in layer_maps.check(layer_map, max(student_states), max(teacher_states)):
+        ours, theirs = student_states[s], teacher_states[t]
+        if projection is not None:
+            ours, theirs = projection(ours, theirs, layer=s)
+        total.append(hidden_loss(ours, theirs, mask, as_in=as_in))
+    return _sum(total)
+
+
+# --- Both models at once ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TinyBertRecipe:
+    """Which terms a stage trains, and for how long. All layers weigh the same; a weight of 0 is an ablation."""
+
+    attention_weight: float = 1.0
+    hidden_weight: float = 1.0
+    embedding_weight: float = 1.0
+    prediction_weight: float = 0.0
+    temperature: float = 1.0
+    layer_map: LayerMap | None = None  # None: layer_maps.uniform of the two depths
+    as_in: AsIn = "paper"
+    learning_rate: float = 5e-5
+    schedule: Literal["linear", "constant"] = "linear"
+    epochs: int = 3
+    batch_size: int = 32
+
+
+# Section 4.2. The prediction stage searches batch {16, 32} x rate {1e-5, 2e-5, 3e-5}; this is one point of that grid.
+GENERAL = TinyBertRecipe()
+INTERMEDIATE = TinyBertRecipe(epochs=20, schedule="constant")
+PREDICTION = TinyBertRecipe(attention_weight=0.0, hidden_weight=0.0, embedding_weight=0.0, prediction_weight=1.0,
+                            learning_rate=3e-5)
+
+
+def terms(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor], recipe: TinyBertRecipe = INTERMEDIATE,
+          projection: Projection | None = None) -> dict[str, Float[Tensor, ""]]:
+    """The weighted terms {"attention", "hidden", "embedding", "prediction"}; a term of weight 0 is left out.
+
+    batch: input_ids, attention_mask; labels are not used. projection: default the student's own, if
+    `attach_projection` gave it one. Raises: ValueError for a teacher in train mode, other head counts, other widths
+    without projection, an impossible layer map.
+    """
+    with torch.no_grad():
+        theirs = probes.read(require_eval(teacher), batch)
+    mine = probes.read(student, batch)
+    projection = projection or getattr(student, "projection", None)
+    layer_map = recipe.layer_map or layer_maps.uniform(max(mine.hidden_states), max(theirs.hidden_states))
+    mask, knobs = mine.attention_mask, {"as_in": recipe.as_in}
+    embeddings, blocks = tuple(p for p in layer_map if 0 in p), layer_maps.blocks_only(layer_map)
+    out = {}
+    if recipe.attention_weight:
+        out["attention"] = recipe.attention_weight * attention_transfer(
+            mine.attention_scores, theirs.attention_scores, blocks, mask, **knobs)
+    for name, weight, pairs in (("hidden", recipe.hidden_weight, blocks),
+                                ("embedding", recipe.embedding_weight, embeddings)):
+        if weight and pairs:
+            out[name] = weight * hidden_transfer(mine.hidden_states, theirs.hidden_states, pairs, mask,
+                                                 projection=projection, **knobs)
+    if recipe.prediction_weight:
+        if mine.logits is None or theirs.logits is None:
+            raise ValueError("The prediction term needs a head on both models; a bare BertModel has none.")
+        out["prediction"] = recipe.prediction_weight * prediction_loss(
+            mine.logits, theirs.logits, temperature=recipe.temperature, **knobs)
+    return out
+
+
+def attach_projection(student: PreTrainedModel, teacher: PreTrainedModel, *, maps: Literal["two", "shared"] = "two",
+                      bias: bool = False) -> Projection:
+    """Make `student.projection`, so that the training loop trains, clips and saves it with the student.
+
+    Take it off again with `detach_projection` before you save or count the student: it is scaffolding.
+    """
+    student.projection = Projection(student.config.hidden_size, teacher.config.hidden_size, maps=maps, bias=bias).to(
+        student.device, student.dtype)
+    return student.projection
+
+
+def detach_projection(student: PreTrainedModel) -> None:
+    """Remove what `attach_projection` added."""
+    del student.projection
+
+
+def _require_same_heads(student: Scores, teacher: Scores) -> None:
+    if student.ndim == teacher.ndim == 4 and student.shape[1] != teacher.shape[1]:
+        raise ValueError(
+            f"attention scores: student {tuple(student.shape)} has {student.shape[1]} heads and teacher "
+            f"{tuple(teacher.shape)} has {teacher.shape[1]}. TinyBERT compares head with head: build the student with "
+            f"new_student(teacher, heads={teacher.shape[1]}), or use MiniLM v2, which cuts both into relation heads.")
+    require_same_shape(student, teacher, "attention scores", "Both models must read the same tokens.")
+
+
+def _sum(losses) -> Tensor:
+    losses = list(losses)
+    if not losses:
+        raise ValueError("The layer map holds no pair for this term: attention needs pairs of blocks (1..L).")
+    return torch.stack(losses).sum()
+
+
+def _known(as_in: str) -> AsIn:
+    if as_in not in ("paper", "code"):
+        raise ValueError(f"as_in must be 'paper' or 'code', not {as_in!r}.")
+    return as_in
