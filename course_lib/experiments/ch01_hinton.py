@@ -108,7 +108,8 @@ def scores(model: PreTrainedModel, split: str = "test") -> dict[str, float]:
     """Accuracy, agreement with the teacher and calibration error, in percent."""
     rows = examples(split)
     logits = predict_logits(model, in_order(rows))
-    labels, answers = torch.tensor([r["label"] for r in rows]), torch.tensor(np.array([r["teacher_logits"] for r in rows]))
+    labels = torch.tensor([row["label"] for row in rows])
+    answers = torch.tensor(np.array([row["teacher_logits"] for row in rows]))
     return {"accuracy": round(100 * accuracy(logits, labels), 2),
             "agreement": round(100 * agreement(logits, answers), 2),
             "calibration_error": round(100 * calibration(logits, labels).ece, 2)}
