@@ -136,7 +136,7 @@ def test_plain_text_of_a_view_is_one_line():
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.12345, "0.123"), (-2.0, "−2.000"), (0.00002, "2.0e−05"), (0.0, "0.000"),
-                                             (math.inf, "∞"), (3e6, "3.0e+06")])
+                                             (math.inf, "∞"), (-3e-17, "0.000"), (3e6, "3.0e+06")])
 def test_numbers_have_fixed_digits(value, text):
     assert readable(value) == text
 

@@ -51,6 +51,8 @@ def readable(value: float, digits: int = 3) -> str:
     """Write a number with a fixed count of digits; very large and very small ones with a power of ten."""
     if not math.isfinite(value):
         return "∞" if value > 0 else "−∞" if value < 0 else "undefined"
+    if abs(value) < 1e-9:
+        value = 0.0  # rounding noise of another processor must not become a number to compare
     if value != 0 and not 10.0**-digits <= abs(value) < 1e5:
         return f"{value:.1e}".replace("-", "−")
     return f"{value:.{digits}f}".replace("-", "−")

@@ -24,6 +24,7 @@ function dress(element, attributes, children) {
 export function readable(value, digits = 3) {
   if (Number.isNaN(value)) return "undefined";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  if (Math.abs(value) < 1e-9) value = 0;
   const size = Math.abs(value);
   const text = value !== 0 && (size < 10 ** -digits || size >= 1e5)
     ? value.toExponential(1).replace(/e([+-])(\d)$/, "e$10$2") : value.toFixed(digits);
