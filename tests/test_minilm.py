@@ -131,8 +131,15 @@ def models():
     torch.manual_seed(0)
     teacher = BertForMaskedLM(BertConfig(hidden_size=24, num_hidden_layers=3, num_attention_heads=4, **SHAPE)).eval()
     student = BertModel(BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, **SHAPE))
+    for parameter in (*teacher.parameters(), *student.parameters()):
+        torch.nn.init.normal_(parameter, std=0.4)  # a fresh BERT attends almost evenly: nothing could go wrong
     ids = torch.randint(5, 40, (3, 6))
     return student, teacher, {"input_ids": ids, "attention_mask": ragged_mask(3, 6)}
+
+
+def eager(model):
+    model.set_attn_implementation("eager")
+    return model
 
 
 def test_terms_read_the_last_layer_of_both_models(models):
@@ -148,6 +155,11 @@ def test_terms_read_the_last_layer_of_both_models(models):
     s, t = values(student, mine), values(teacher.bert, states)
     expected = minilm.relation_kl(scaled_dot_products(s, s), scaled_dot_products(t, t), batch["attention_mask"])
     torch.testing.assert_close(found["value_relation"], expected)
+    probs = [m.attentions[-1] for m in (eager(teacher)(**batch, output_attentions=True),
+                                        eager(student)(**batch, output_attentions=True))]
+    divergence = (probs[0] * (probs[0].log() - probs[1].log())).nan_to_num().sum(-1).mean(1)  # padded keys: 0 log 0
+    per_sentence = (divergence * batch["attention_mask"]).sum(-1) / batch["attention_mask"].sum(-1)
+    torch.testing.assert_close(found["attention"], per_sentence.mean())
     assert set(found) == {"attention", "value_relation"}
 
 

@@ -395,7 +395,7 @@ def test_the_scheduler_gives_every_group_the_rate_of_the_step(pair):
 
 def test_progressive_training_brings_the_blocks_to_the_teacher(pair, masked_batch):
     student, teacher = pair
-    recipe = mobilebert.MobileBertRecipe(steps_per_layer=40, pretraining_steps=20)
+    recipe = mobilebert.MobileBertRecipe(steps_per_layer=40, pretraining_steps=40)
     for phase in mobilebert.phases(recipe, 2):
         optimizer = torch.optim.AdamW(mobilebert_schedule.parameter_groups(student, phase, 1e-3), weight_decay=0.0)
         losses = []

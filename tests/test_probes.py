@@ -124,7 +124,11 @@ def test_labels_and_other_columns_stay_outside(batch):
     model = build("distilbert")
     more = {**batch, "labels": torch.zeros(3).long(), "teacher_logits": torch.zeros(3, 2),
             "token_type_ids": torch.ones_like(batch["input_ids"])}
-    torch.testing.assert_close(probes.read(model, more).logits, probes.read(model, batch).logits)
+    given = []
+    model.register_forward_pre_hook(lambda _model, _args, kwargs: given.extend(kwargs), with_kwargs=True)
+    logits = probes.read(model, more).logits
+    assert set(given) == {"input_ids", "attention_mask", "return_dict"}  # DistilBERT has no token types
+    torch.testing.assert_close(logits, model(**batch).logits)
 
 
 def test_gradients_reach_the_student_and_stop_at_a_teacher_under_no_grad(batch):

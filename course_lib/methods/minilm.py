@@ -74,7 +74,7 @@ def relation_kl(
     student_log = student_scores.masked_fill(padded, torch.finfo(student_scores.dtype).min).log_softmax(dim=-1)
     teacher_log = teacher_scores.masked_fill(padded, torch.finfo(teacher_scores.dtype).min).log_softmax(dim=-1)
     divergence = teacher_log.exp() * (teacher_log - student_log)
-    per_query = divergence.masked_fill(padded, 0.0).sum(dim=-1).mean(dim=1)  # (B, A, T, T) -> (B, A, T) -> (B, T)
+    per_query = divergence.sum(dim=-1).mean(dim=1)  # (B, A, T, T) -> (B, A, T) -> (B, T)
     match average:
         case "sentence":
             return mean_per_sentence(per_query, mask)

@@ -126,7 +126,7 @@ def attention_transfer(student_scores: Scores, teacher_scores: Scores, mask: Mas
     student_log, teacher_log = (a.masked_fill(padded, lowest).log_softmax(-1) for a in (student_scores, teacher_scores))
     reference = teacher_log if as_in == "paper" else torch.zeros_like(teacher_log)
     per_key = teacher_log.exp() * (reference - student_log)
-    per_query = per_key.masked_fill(padded, 0.0).sum(dim=-1).mean(dim=1)  # (B, A, T, T) -> (B, A, T) -> (B, T)
+    per_query = per_key.sum(dim=-1).mean(dim=1)  # (B, A, T, T) -> (B, A, T) -> (B, T)
     return masked_mean(per_query, mask)
 
 
