@@ -100,6 +100,13 @@ def test_hard_share_moves_only_the_codes_that_have_both_parts():
         assert (one.value != other.value) == (loss.hard and loss.soft), loss.who
 
 
+def test_hard_share_goes_to_the_hard_loss():
+    student, teacher, labels = STUDENT[:, 0], TEACHER[:, 0], LABELS[:, 0]
+    found = LOGIT_LOSSES["textbook"](student, teacher, labels, temperature=4.0, hard_weight=0.2)
+    expected = 0.2 * hard_loss(student, labels) + 0.8 * soft_target_loss(student, teacher, temperature=4.0)
+    torch.testing.assert_close(found, expected)
+
+
 # ------------------------------------------------------------------------------------------ properties
 
 
