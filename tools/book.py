@@ -28,9 +28,11 @@ def add_mathjax(html: Path) -> None:
     """Copy MathJax into the built pages. Not before: every script in the book's own _static is loaded by every page."""
     import jupyter_server_mathjax
 
+    def other_languages(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if Path(folder).name == "localization" and name != "en"]
+
     shutil.copytree(Path(jupyter_server_mathjax.__file__).parent / "static", html / "_static" / "mathjax",
-                    ignore=lambda folder, names: [n for n in names if Path(folder).name == "localization" and n != "en"],
-                    dirs_exist_ok=True)
+                    ignore=other_languages, dirs_exist_ok=True)
     # Two style rules name fonts that are not in the package; each would be a failed request on every page.
     bundle = html / "_static" / "mathjax" / "config" / "TeX-AMS-MML_HTMLorMML-full.js"
     text = bundle.read_text(encoding="utf-8")

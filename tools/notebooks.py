@@ -271,7 +271,7 @@ def _lint_outputs(cell: NotebookNode) -> list[str]:
         data = output.get("data", {})
         pictures = [kind for kind in data if kind.startswith("image/")]
         if pictures:
-            problems.append(f"a bare {pictures[0]} carries no alt text to the page: end the cell with plots.picture(figure, alt)")
+            problems.append(f"a bare {pictures[0]} carries no alt text: end the cell with plots.picture(figure, alt)")
         html = re.sub(r"<(script|style)\b.*?</\1>", "", data.get("text/html", ""), flags=re.DOTALL)
         for tag in re.findall(r"<img\b[^>]*>", html):
             if not re.search(r"""\balt=(?:"[^"]*[^"\s]|'[^']*[^'\s])""", tag):

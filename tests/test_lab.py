@@ -1,0 +1,134 @@
+"""What a learner does first: `make lab`, chapter 1, run all, move the temperature slider. In a real JupyterLab."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser import open_page, require_chromium
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTER = ROOT / "notebooks" / "ch01_hinton.ipynb"
+PATIENCE = 150_000  # milliseconds; ten times what a quiet machine needs
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.assets]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """JupyterLab as `make lab` starts it, on a machine without a screen; yields the address that it prints."""
+    require_chromium()
+    own = tmp_path_factory.mktemp("jupyter")
+    environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    environment |= {"JUPYTER_CONFIG_DIR": str(own / "config"), "JUPYTER_DATA_DIR": str(own / "data"),
+                    "JUPYTER_RUNTIME_DIR": str(own / "runtime"), "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"),
+                    "JUPYTERLAB_SETTINGS_DIR": str(own / "settings"), "COURSE_OFFLINE": "1"}
+    server = subprocess.Popen([sys.executable, "tools/lab.py", "--LabApp.expose_app_in_browser=True"], cwd=ROOT,
+                              env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(iter(server.stdout.readline, "")), daemon=True)
+    reader.start()
+    try:
+        yield _address(server, said)
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+def _address(server: subprocess.Popen, said: list[str]) -> str:
+    deadline = time.monotonic() + PATIENCE / 1000
+    while time.monotonic() < deadline and server.poll() is None:
+        found = re.search(r"^JupyterLab: (http://localhost:\d+/\S+)$", "".join(said), flags=re.M)
+        if found:
+            return found[1]
+        time.sleep(0.1)
+    pytest.fail("tools/lab.py printed no address:\n" + "".join(said))
+
+
+def ready(page, address: str) -> None:
+    """Open JupyterLab and wait for its own word that it is there."""
+    for _ in range(100):  # the address is printed just before the server listens
+        try:
+            page.goto(address)
+            break
+        except Exception:
+            time.sleep(0.3)
+    page.wait_for_function("window.jupyterapp !== undefined", timeout=PATIENCE)
+    page.evaluate("window.jupyterapp.started.then(() => window.jupyterapp.restored)")
+
+
+ALL_CELLS = """() => {
+    const notebook = window.jupyterapp.shell.currentWidget.content;
+    return notebook.model.cells ? [...notebook.model.cells].map((cell) => cell.toJSON()) : [];
+}"""
+
+
+def test_lab_opens_on_the_contents_page_and_its_links_lead_to_the_chapters(lab: str) -> None:
+    with open_page() as watched:
+        ready(watched.page, lab)
+        link = watched.page.get_by_role("link", name=re.compile("Soft targets"))
+        link.first.wait_for(timeout=PATIENCE)
+        assert "ch01_hinton.ipynb" in (link.first.get_attribute("href") or "")
+        assert not watched.outside, watched.outside
+
+
+@pytest.fixture
+def chapter_copy() -> Iterator[str]:
+    """Chapter 1 beside itself, so that what the test runs cannot change the committed file."""
+    if not CHAPTER.exists():
+        pytest.skip("chapter 1 has not been built yet: make notebooks")
+    copy = CHAPTER.with_name("_test_copy.ipynb")
+    chapter = nbformat.read(CHAPTER, as_version=4)
+    for cell in chapter.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(chapter, copy)
+    yield f"notebooks/{copy.name}"
+    copy.unlink()
+
+
+def test_chapter_1_runs_in_lab_and_its_slider_answers(lab: str, chapter_copy: str) -> None:
+    with open_page(width=1400, height=1000) as watched:
+        page = watched.page
+        ready(page, lab.replace("notebooks/contents.ipynb", chapter_copy))
+        page.wait_for_function("path => window.jupyterapp.shell.currentWidget?.context?.path === path",
+                               arg=chapter_copy, timeout=PATIENCE)
+        page.evaluate("(async () => { const context = window.jupyterapp.shell.currentWidget.context;"
+                      " await context.ready; await context.sessionContext.ready; })()")
+        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells').catch(() => true).then(() => true)")
+        # A cell that must raise ends that promise early, so wait for the cells themselves.
+        page.wait_for_function(f"({ALL_CELLS})().every((cell) => cell.cell_type !== 'code' || cell.execution_count)",
+                               timeout=2 * PATIENCE, polling=500)
+        cells = [cell for cell in page.evaluate(ALL_CELLS) if cell["cell_type"] == "code"]
+        assert len(cells) > 10
+        for cell in cells:
+            source = "".join(cell["source"])
+            assert cell["execution_count"], f"not run: {source}"
+            errors = [output for output in cell["outputs"] if output["output_type"] == "error"]
+            expected = {"raises-exception", "nbval-raises-exception"} & set(cell["metadata"].get("tags", []))
+            assert bool(errors) <= bool(expected), f"{source}\n{errors}"
+
+        number = next(n for n, cell in enumerate(page.evaluate(ALL_CELLS))
+                      if any('data-view="temperature"' in "".join(output.get("data", {}).get("text/html", ""))
+                             for output in cell.get("outputs", [])))
+        # Lab draws only the cells near the window.
+        page.evaluate("number => { const notebook = window.jupyterapp.shell.currentWidget.content;"
+                      " notebook.activeCellIndex = number; return notebook.scrollToItem(number, 'start'); }", number)
+        view = page.locator(".course-view[data-view=temperature]").first
+        slider = view.locator("input[type=range][data-control=temperature]")
+        slider.wait_for(timeout=PATIENCE)
+        slider.focus()
+        before = view.locator("[data-prob]").all_inner_texts()
+        for _ in range(10):
+            page.keyboard.press("ArrowRight")
+        after = view.locator("[data-prob]").all_inner_texts()
+        assert len(before) >= 2 and before != after
+        assert not watched.outside, watched.outside

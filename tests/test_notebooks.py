@@ -1,0 +1,397 @@
+"""Notebooks as tests: the comparison sees what it must see, the build repeats itself, a wrong loss turns it red."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import notebooks  # noqa: E402
+
+
+def _load_comparison():
+    spec = importlib.util.spec_from_file_location("notebook_comparison", ROOT / "notebooks" / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+comparison = _load_comparison()
+CHAPTERS = [path for path in notebooks.sources([]) if path.stem.startswith("ch")]
+HEAD = "---\nkernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n\n"
+
+
+def source(*cells: str) -> str:
+    return HEAD + "\n\n".join(f"```{{code-cell}} ipython3\n{cell}\n```" for cell in cells) + "\n"
+
+
+# --- The comparison --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stored", "fresh"), [
+    ("loss 1.2345", "loss 1.2350"),
+    ("0.0001", "0.0009"),
+    ("loss 1.2345, seed 3", "loss 1.2345,  seed   3\n"),
+    ("1.5e-05", "1.6e-05"),
+    ("| 0.5000 |\n|--------|", "| 0.5001 |\n|---------|"),
+    ("a −0.5000", "a −0.5004"),
+    ("tensor([0.1234, 2.0000])", "tensor([0.1235, 2.0010])"),
+    ("<object at 0x7f26a20bc8b0>", "<object at 0x…>"),
+    ('<p>0.5</p><script>x = 1</script>', '<p>0.5004</p><script>x = 2</script>'),
+    ('<img alt="a" src="data:image/png;base64,AAAA">', '<img alt="a" src="data:image/png;base64,BBBB">'),
+    ("12,345.67 steps", "12,345.99 steps"),
+])
+def test_the_same_result_with_other_last_digits_agrees(stored: str, fresh: str) -> None:
+    assert comparison.texts_agree(stored, fresh)
+
+
+@pytest.mark.parametrize(("stored", "fresh"), [
+    ("loss 1.2345", "loss 1.2400"),
+    ("loss 1.2345", "cost 1.2345"),
+    ("3 layers", "4 layers"),
+    ("22,713,216", "22,713,217"),
+    ("0.5 0.5", "0.5"),
+    ("0.5", "nan"),
+    ("nan", "0.5"),
+    ("0.5", "-0.5"),
+    ("0.5", "−0.5"),
+    ("1.0", "1"),
+    ("ch01", "ch02"),
+    ("v1.2", "v1.3"),
+    ("2x128", "2x256"),
+    ("<b>True</b>", "<b>False</b>"),
+    ("1.0", "1.0e3"),
+    ("inf", "0.1"),
+])
+def test_a_different_result_does_not_agree(stored: str, fresh: str) -> None:
+    assert not comparison.texts_agree(stored, fresh)
+
+
+def test_a_wider_tolerance_reaches_as_far_as_it_says_and_no_further() -> None:
+    assert comparison.texts_agree("accuracy 86.3 %", "accuracy 88.0 %", 0.03)
+    assert not comparison.texts_agree("accuracy 86.3 %", "accuracy 89.0 %", 0.03)
+    assert comparison.texts_agree("1,295 of 1,500", "1,310 of 1,500", 0.03)
+    assert not comparison.texts_agree("layer 3", "layer 4", 0.03)
+    assert not comparison.texts_agree("loss 0.5", "price 0.5", 0.03)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 0.99))
+def test_a_float_agrees_within_the_tolerance(value: float, part: float) -> None:
+    stored = f"{value:.6f}"
+    fresh = f"{float(stored) + part * (1e-3 + 1e-3 * abs(float(stored))):.6f}"
+    assert comparison.texts_agree(stored, fresh)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1.01, 100), st.sampled_from([-1, 1]))
+def test_a_float_beyond_the_tolerance_does_not_agree(value: float, part: float, sign: int) -> None:
+    stored = f"{value:.6f}"
+    fresh = f"{float(stored) + sign * part * (1e-3 + 1e-3 * abs(float(stored))):.6f}"
+    assert not comparison.texts_agree(stored, fresh)
+
+
+@given(st.integers(-(10**9), 10**9))
+def test_a_whole_number_agrees_with_itself_only(value: int) -> None:
+    assert comparison.texts_agree(f"{value:,}", f"{value:,}")
+    assert not comparison.texts_agree(f"{value:,}", f"{value + 1:,}")
+
+
+def test_tolerance_tags_are_read_and_slips_are_refused() -> None:
+    assert comparison.tolerance_of(["remove-input", "tolerance-0.03"]) == 0.03
+    assert comparison.tolerance_of(["hide-cell"]) is None
+    for slip in ("tolerance", "tolerance-", "tolerance-3", "tolerance_0.03", "tolerance-x", "tolerance-0"):
+        with pytest.raises(ValueError, match="is no tolerance"):
+            comparison.tolerance_of([slip])
+
+
+# --- nbval in a folder of its own ------------------------------------------------------------------------------------
+
+
+def build_in(folder: Path, name: str, text: str) -> Path:
+    """Write, run and store a chapter, with the course's own conftest beside it."""
+    (folder / f"{name}.md").write_text(text)
+    shutil.copy(ROOT / "notebooks" / "conftest.py", folder)
+    notebook = notebooks.execute(notebooks.read_source(folder / f"{name}.md"), folder)
+    notebooks.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+def nbval(path: Path, startup: str = "") -> tuple[int, str]:
+    """Run nbval as `make test` does. `startup` is code that every kernel runs first (IPython's own start-up folder)."""
+    ipython = path.parent / "ipython"
+    (ipython / "profile_default" / "startup").mkdir(parents=True, exist_ok=True)
+    (ipython / "profile_default" / "startup" / "00-first.py").write_text(startup)
+    run = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "--nbval",
+                          "--nbval-current-env", "--nbval-cell-timeout=600", "-rf", "-q", path.name],
+                         cwd=path.parent, env=os.environ | {"IPYTHONDIR": str(ipython)}, capture_output=True, text=True,
+                         check=False)
+    return run.returncode, run.stdout + run.stderr
+
+
+WRONG_LOSS = """
+import course_lib.methods.hinton as hinton
+_right = hinton.soft_target_loss
+def without_t_squared(student_logits, teacher_logits, mask=None, *, temperature, **knobs):
+    return _right(student_logits, teacher_logits, mask, temperature=temperature, **knobs) / temperature**2
+hinton.soft_target_loss = without_t_squared
+"""
+
+
+@pytest.mark.slow
+def test_a_wrong_loss_turns_the_notebook_red_at_the_cell_that_shows_it(tmp_path: Path) -> None:
+    path = build_in(tmp_path, "small", source(
+        "import torch\nfrom course_lib.methods import hinton",
+        "student, teacher = torch.tensor([[2., 0., 1.]]), torch.tensor([[3., 1., -1.]])\nteacher",
+        'loss = hinton.soft_target_loss(student, teacher, temperature=4.0)\nprint(f"{loss:.4f}")',
+        'hinton.soft_targets(teacher, 4.0).sum().item()'))
+    status, said = nbval(path)
+    assert status == 0 and "4 passed" in said, said
+    status, said = nbval(path, startup=WRONG_LOSS)
+    assert status == 1 and "1 failed, 3 passed" in said, said
+    assert "FAILED small.ipynb::Cell 2" in said
+    assert "Cell outputs differ" in said, "red for another reason than the number"
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+def test_chapter_1_turns_red_when_its_loss_forgets_t_squared(tmp_path: Path) -> None:
+    """The chapter as committed, up to the first cell that shows the soft loss; the trainings after it are left out."""
+    stored = notebooks.FOLDER / "ch01_hinton.ipynb"
+    if not stored.exists():
+        pytest.skip("chapter 1 has not been built yet: make notebooks")
+    chapter = nbformat.read(stored, as_version=4)
+    shows = [number for number, cell in enumerate(chapter.cells)
+             if "soft_target_loss(" in cell.source and notebooks.is_compared(cell)]
+    assert shows, "no compared cell of chapter 1 calls soft_target_loss"
+    chapter.cells = chapter.cells[:shows[0] + 1]
+    code_number = sum(cell.cell_type == "code" for cell in chapter.cells) - 1
+    shutil.copy(ROOT / "notebooks" / "conftest.py", tmp_path)
+    notebooks.write(chapter, tmp_path / "ch01.ipynb")
+    status, said = nbval(tmp_path / "ch01.ipynb")
+    assert status == 0, said
+    status, said = nbval(tmp_path / "ch01.ipynb", startup=WRONG_LOSS)
+    assert status == 1 and f"FAILED ch01.ipynb::Cell {code_number} -" in said, said
+
+
+@pytest.mark.slow
+def test_nbval_applies_tags_and_ignores_stderr_bars_and_pictures(tmp_path: Path) -> None:
+    cells = [
+        ":tags: [tolerance-0.2]\n\nimport random, sys, warnings\nprint('accuracy', 0.8 + random.random() / 50)",
+        ":tags: [nbval-ignore-output]\n\nimport time\ntime.perf_counter()",
+        ":tags: [raises-exception]\n\nraise NotImplementedError('your turn')",
+        "warnings.warn(str(random.random()))\nprint('seen', file=sys.stderr)\n'kept'",
+        "print('a bare number', round(random.random() * 1e9))",
+    ]
+    path = build_in(tmp_path, "tags", source(*cells))
+    status, said = nbval(path)
+    assert status == 1 and "1 failed, 4 passed" in said and "FAILED tags.ipynb::Cell 4" in said, said
+
+
+# --- The build -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
+    text = source(notebooks.setup_cell(), "from tqdm.auto import tqdm\nfor _ in tqdm(range(3)): print(object())",
+                  "import ipywidgets\nslider = ipywidgets.IntSlider(description='T'); slider",
+                  "print('a'); print('b')\nimport sys; print('c', file=sys.stderr)", "object()", "object()")
+    first = build_in(tmp_path, "twice", text).read_bytes()
+    second = build_in(tmp_path, "twice", text).read_bytes()
+    assert first == second
+    stored = nbformat.reads(first.decode(), as_version=4)
+    assert b"it/s" not in first and b"0x7f" not in first and b'"name": "stderr"' not in first
+    assert "execution" not in stored.cells[0].metadata
+    assert stored.cells[0].id == "setup" and len({cell.id for cell in stored.cells}) == len(stored.cells)
+    assert notebooks.lint(stored, notebooks.setup_cell()) == [
+        "only 4 cells store text that nbval compares; 5 are the least"]
+
+
+def test_a_cell_that_moves_keeps_its_id(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(source("x = 1", "y = 2"))
+    (tmp_path / "b.md").write_text(source("z = 0", "y = 2", "x = 1"))
+    first, second = (notebooks.read_source(tmp_path / name) for name in ("a.md", "b.md"))
+    assert {first.cells[0].id, first.cells[1].id} < {cell.id for cell in second.cells}
+
+
+def test_an_error_behind_a_widget_stops_the_build() -> None:
+    notebook = new_notebook(cells=[new_code_cell("w")])
+    state = {"abc": {"state": {"outputs": [{"output_type": "error", "ename": "KeyError", "evalue": "'T'"}]}}}
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": state}}
+    with pytest.raises(RuntimeError, match="KeyError: 'T'"):
+        notebooks.canonical_ids(notebook)
+    assert any("KeyError" in problem for problem in notebooks.lint(notebook, notebooks.setup_cell()))
+
+
+def test_a_traceback_in_stderr_stops_the_build() -> None:
+    hidden = new_output("stream", name="stderr", text="Traceback (most recent call last):\n ...")
+    with pytest.raises(RuntimeError, match="hides in stderr"):
+        notebooks.canonical_outputs([hidden])
+
+
+# --- The pair and the lint -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    path = tmp_path / "ch99_pair.md"
+    path.write_text(HEAD + "# Title\n\n" + source("x = 1", ":tags: [hide-input]\n\nx").removeprefix(HEAD))
+    notebooks.write(notebooks.read_source(path), path.with_suffix(".ipynb"))
+    return path
+
+
+def test_a_fresh_pair_agrees(pair: Path) -> None:
+    assert notebooks.drift(pair) == ""
+
+
+@pytest.mark.parametrize(("old", "new"), [("x = 1", "x = 2"), ("# Title", "# Other"), ("hide-input", "hide-output")])
+def test_a_change_in_the_text_alone_is_drift(pair: Path, old: str, new: str) -> None:
+    pair.write_text(pair.read_text().replace(old, new))
+    assert "differs" in notebooks.drift(pair)
+
+
+def test_a_change_in_the_notebook_alone_is_drift(pair: Path) -> None:
+    notebook = nbformat.read(pair.with_suffix(".ipynb"), as_version=4)
+    notebook.cells.append(new_markdown_cell("more"))
+    notebooks.write(notebook, pair.with_suffix(".ipynb"))
+    assert "run `make notebooks`" in notebooks.drift(pair)
+
+
+def test_a_missing_notebook_is_drift(pair: Path) -> None:
+    pair.with_suffix(".ipynb").unlink()
+    assert "is missing" in notebooks.drift(pair)
+
+
+def sound(*extra) -> nbformat.NotebookNode:
+    shown = [new_code_cell(f"{n}", execution_count=n, outputs=[new_output("execute_result", {"text/plain": f"{n}"})])
+             for n in range(5)]
+    return new_notebook(cells=[new_code_cell(notebooks.setup_cell()), *shown, *extra])
+
+
+def test_a_sound_chapter_has_no_finding() -> None:
+    assert notebooks.lint(sound(), notebooks.setup_cell()) == []
+
+
+def _shows(data: dict) -> nbformat.NotebookNode:
+    return new_code_cell("show()", outputs=[new_output("display_data", data)])
+
+
+@pytest.mark.parametrize(("notebook", "finding"), [
+    (new_notebook(cells=sound().cells[:5]), "only 4 cells"),
+    (new_notebook(cells=sound().cells[1:]), "setup cell"),
+    (new_notebook(cells=[new_code_cell(notebooks.setup_cell() + "\n"), *sound().cells[1:]]), "setup cell"),
+    (sound(*[new_code_cell("\n".join("abcdefghi")) for _ in range(7)]), "median"),
+    (sound(new_code_cell("x\n" * 26)), "exceed 25 lines"),
+    (sound(new_code_cell("1/0", outputs=[new_output("error", ename="ZeroDivisionError", evalue="", traceback=[])])),
+     "ZeroDivisionError"),
+    (sound(_shows({"image/png": "AAAA", "text/plain": "<Figure>"})), "alt text"),
+    (sound(_shows({"text/html": "<img src='a.png'>"})), "<img> without alt"),
+    (sound(_shows({"text/html": "<img src='a.png' alt=''>"})), "<img> without alt"),
+    (sound(_shows({"text/html": "<svg viewBox='0 0 1 1'></svg>"})), "<svg> without"),
+    (sound(new_markdown_cell("![](picture.png)")), "picture in the text"),
+])
+def test_the_lint_names_what_is_wrong(notebook: nbformat.NotebookNode, finding: str) -> None:
+    assert any(finding in problem for problem in notebooks.lint(notebook, notebooks.setup_cell()))
+
+
+def test_cells_that_are_not_compared_do_not_count() -> None:
+    shown = [new_output("execute_result", {"text/plain": "1"})]
+    assert notebooks.is_compared(new_code_cell("1", outputs=shown))
+    for tag in ("nbval-ignore-output", "nbval-skip"):
+        assert not notebooks.is_compared(new_code_cell("1", outputs=shown, metadata={"tags": [tag]}))
+    assert not notebooks.is_compared(new_code_cell("x = 1"))
+    assert not notebooks.is_compared(new_code_cell("f", outputs=[
+        new_output("display_data", {"text/plain": "<Figure size 1x1>", "image/png": "A"})]))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_chapter_is_a_sound_pair(path: Path) -> None:
+    assert notebooks.drift(path) == ""
+    assert notebooks.lint(nbformat.read(path.with_suffix(".ipynb"), as_version=4), notebooks.setup_cell()) == []
+
+
+def test_the_contents_page_links_every_chapter() -> None:
+    contents = (notebooks.FOLDER / "contents.md").read_text()
+    assert [path.stem for path in CHAPTERS if f"({path.stem}.ipynb)" not in contents] == []
+
+
+# --- Freshness -------------------------------------------------------------------------------------------------------
+
+
+def test_a_notebook_is_stale_when_its_text_changes_and_not_when_its_address_does(pair: Path) -> None:
+    pair.write_text(source(notebooks.setup_cell(), "x = 1"))
+    notebook = notebooks.read_source(pair)
+    notebook.metadata["course"] = notebooks.fingerprint(pair)
+    notebooks.write(notebook, pair.with_suffix(".ipynb"))
+    assert notebooks.why_stale(pair) == ""
+    pair.write_text(source(notebooks.setup_cell().replace("assert", "assert  "), "x = 1"))
+    assert notebooks.why_stale(pair) == ""
+    pair.write_text(source(notebooks.setup_cell(), "x = 2"))
+    assert notebooks.why_stale(pair) == "chapter changed"
+
+
+# --- The setup cell --------------------------------------------------------------------------------------------------
+
+
+def test_the_setup_cell_installs_from_the_address_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n[project.urls]\nRepository = "https://example.org/r"\n')
+    cell = notebooks.setup_cell(tmp_path)
+    assert "git+https://example.org/r" in cell and len(cell.splitlines()) == 2
+    asked = []
+
+    class Shell:
+        def run_line_magic(self, *what: str) -> None:
+            asked.append(what)
+
+    first = cell.splitlines()[0]
+    exec(first, {"get_ipython": Shell})  # here course_lib is installed: nothing to do
+    assert asked == []
+    exec(first.replace('find_spec("course_lib")', 'find_spec("no_such_course")'), {"get_ipython": Shell})
+    assert asked == [("pip", "install -q git+https://example.org/r")]
+
+
+def test_the_setup_cell_without_an_address_says_how_to_install(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
+    first = notebooks.setup_cell(tmp_path).splitlines()[0]
+    exec(first, {})
+    with pytest.raises(AssertionError, match="make wheel"):
+        exec(first.replace('find_spec("course_lib")', 'find_spec("no_such_course")'), {})
+
+
+def test_start_is_one_sentence_and_gives_the_same_seeds_again() -> None:
+    import random
+
+    import torch
+
+    from course_lib.notebook import start
+
+    threads = torch.get_num_threads()
+    try:
+        assert repr(start()) == "Ready: fast tier, seed 0, 2 threads."
+        first = (random.random(), torch.rand(1).item())
+        start()
+        assert (random.random(), torch.rand(1).item()) == first
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_tier_comes_from_the_environment_and_a_slip_is_refused(monkeypatch) -> None:
+    from course_lib.notebook import pick
+
+    monkeypatch.delenv("COURSE_TIER", raising=False)
+    assert pick(fast=1, full=2) == 1
+    monkeypatch.setenv("COURSE_TIER", "full")
+    assert pick(fast=1, full=2) == 2
+    monkeypatch.setenv("COURSE_TIER", "ful")
+    with pytest.raises(ValueError, match="'fast'"):
+        pick(fast=1, full=2)
