@@ -345,6 +345,14 @@ def test_a_progressive_phase_sends_no_gradient_above_its_block(pair, masked_batc
     assert all(p.grad is None for p in teacher.parameters())
 
 
+def test_a_classifier_learns_by_the_same_mixture(batch):
+    torch.manual_seed(0)
+    classifier = models.MobileBertForSequenceClassification(models.student_config(**SMALL)).eval()
+    found = mobilebert.terms(classifier, classifier, {**batch, "labels": torch.tensor([0, 1, 1])},
+                             phase=mobilebert.Phase((), True, 1))
+    assert set(found) == {"prediction"}
+
+
 def test_next_sentence_prediction_joins_when_the_batch_has_it(pair, masked_batch):
     _, teacher = pair
     student = models.MobileBertForMaskedLM(models.student_config_for(teacher.config, embedding_size=8), True).eval()

@@ -300,8 +300,9 @@ def _transfer(mine: Reading, theirs: Reading, layer: int, recipe: MobileBertReci
 def _pretraining(mine: Reading, theirs: Reading, batch: dict[str, Tensor], recipe: MobileBertRecipe) -> Terms:
     if "labels" not in batch or mine.logits is None or theirs.logits is None:
         raise ValueError("Pre-training distillation needs `labels` in the batch and a head on both models.")
-    found = {"masked_lm": masked_lm_mixture(mine.logits, theirs.logits, batch["labels"],
-                                            hard_weight=recipe.hard_weight, as_in=recipe.as_in)}
+    name = "masked_lm" if mine.logits.ndim == 3 else "prediction"  # the same mixture serves a sentence classifier
+    found = {name: masked_lm_mixture(mine.logits, theirs.logits, batch["labels"], hard_weight=recipe.hard_weight,
+                                     as_in=recipe.as_in)}
     next_sentence = getattr(mine.output, "next_sentence_logits", None)
     if next_sentence is not None and "next_sentence_label" in batch:
         found["next_sentence"] = next_sentence_loss(next_sentence, batch["next_sentence_label"])
