@@ -54,8 +54,9 @@ def main(arguments: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     path = ROOT / "constraints.txt"
     if "--conda" not in arguments:
-        freeze = subprocess.run([sys.executable, "-m", "pip", "freeze", "--exclude-editable"], check=True, text=True,
-                                capture_output=True).stdout
+        # --all: plain freeze leaves out setuptools, which torch needs at run time
+        command = [sys.executable, "-m", "pip", "freeze", "--all", "--exclude-editable"]
+        freeze = subprocess.run(command, check=True, text=True, capture_output=True).stdout
         path.write_text(HEADER + "\n".join(pins(freeze)) + "\n")
     (ROOT / "environment.yml").write_text(environment_yml(path.read_text(), project))
 
