@@ -196,3 +196,10 @@ def test_the_student_starts_as_the_first_layers_with_a_fresh_head():
         assert torch.equal(ours.output.dense.weight, theirs.output.dense.weight)
     assert torch.equal(student.get_input_embeddings().weight, pretrained.get_input_embeddings().weight)
     assert not torch.equal(student.classifier.weight, pretrained.classifier.weight)
+
+
+def test_matched_cls_takes_position_zero_of_every_pair_unchanged():
+    student, teacher = ({layer: torch.randn(2, 3, 4) for layer in range(1, depth + 1)} for depth in (3, 6))
+    ours, theirs = pkd.matched_cls(student, teacher, ((1, 2), (2, 4)))
+    assert torch.equal(ours, torch.stack([student[1][:, 0], student[2][:, 0]], dim=1))
+    assert torch.equal(theirs, torch.stack([teacher[2][:, 0], teacher[4][:, 0]], dim=1))

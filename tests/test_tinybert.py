@@ -111,6 +111,12 @@ def test_scores_that_already_carry_the_mask_give_the_same_numbers():
                                    tinybert.attention_loss(student, teacher, mask, as_in=as_in))
 
 
+def test_the_code_takes_a_very_low_score_of_a_real_key_for_padding():
+    student, teacher = torch.tensor([[[[-150.0, -99.0]]]]), torch.tensor([[[[1.0, -99.0]]]])
+    assert tinybert.attention_loss(student, teacher, as_in="code") == pytest.approx((1.0**2 + 0.0) / 2)
+    assert tinybert.attention_loss(student, teacher) == pytest.approx((151.0**2 + 0.0) / 2)
+
+
 def test_other_head_counts_name_two_ways_out():
     with pytest.raises(ValueError, match=r"2 heads.*has 3.*heads=3\).*MiniLM v2"):
         tinybert.attention_loss(torch.randn(1, 2, 4, 4), torch.randn(1, 3, 4, 4))
