@@ -30,7 +30,7 @@ teacher: setup  ## train the three teachers again (about an hour without a GPU)
 	@$(RUN) -m course_lib.teachers
 
 results: setup  ## measure the numbers of the chapters' tables again, over several seeds
-	@$(RUN) tools/results.py
+	@$(RUN) -m course_lib.results
 
 lock: setup  ## write constraints.txt and environment.yml from what is installed
 	@$(RUN) tools/lock.py

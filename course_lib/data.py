@@ -35,9 +35,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from course_lib.assets import asset, cache_folder
-
-IGNORED = -100  # PyTorch's cross-entropy skips this label
-
+from course_lib.masking import IGNORED
 
 # ------------------------------------------------------------------------------------------------ one door
 

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+IGNORED = -100  # PyTorch's and Hugging Face's label for "no label here"; cross-entropy skips it
+
 
 def at_least_float32(values: Tensor) -> Tensor:
     """Raise half precision to float32 and leave float32 and float64 alone.

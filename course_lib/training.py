@@ -89,7 +89,7 @@ def train(student: nn.Module, batches: Sequence[Batch], terms: Terms, recipe: Re
                 seen[name] = seen.get(name, 0.0) + loss.detach() / recipe.accumulate
         seen["gradient_norm"] = accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
-        optimizer.zero_grad()
+        model.zero_grad()  # not only the optimiser's: a frozen part must not pile up gradients that clipping counts
         run.log(step, seen, optimizer.param_groups[0]["lr"])
         if evaluate and run.time_to_evaluate(step) and run.is_enough(step, evaluate(student)):
             break

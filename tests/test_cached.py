@@ -11,7 +11,8 @@ from oracle import oracle
 from safetensors.torch import save_file
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, Trainer, TrainingArguments
 
-from course_lib.data import IGNORED, Batches, in_order, mask_tokens, pad
+from course_lib.data import Batches, in_order, mask_tokens, pad
+from course_lib.masking import IGNORED
 from course_lib.methods import hinton
 from course_lib.methods.cached import (
     CachedRecipe,

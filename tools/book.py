@@ -7,6 +7,7 @@ The pages ask no other host for anything: MathJax comes from an installed packag
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,26 @@ def assemble(pages: Path, notebooks: Path, target: Path) -> None:
     shutil.copytree(pages, target, ignore=shutil.ignore_patterns("_build", ".*"))
     shutil.copytree(notebooks, target / "notebooks",
                     ignore=shutil.ignore_patterns("*.md", "*.py", ".*", "__pycache__", "contents.ipynb"))
+
+
+DEVIATIONS = """# Paper and code
+
+Where the code that people copy computes something else than its paper, the library offers both under one name
+(`as_in="paper"` or `as_in="code"`, or a named knob). These tables stand in the docstrings of `course_lib/methods`, and
+this page is made from them.
+"""
+
+
+def deviations() -> str:
+    """The page of all deviation tables, taken from the docstrings (read as text; nothing is imported)."""
+    parts = [DEVIATIONS]
+    for file in sorted((ROOT / "course_lib" / "methods").glob("*.py")):
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        title, _, rest = docstring.partition("\n")
+        _, heading, table = rest.partition("## Deviations of the original code\n")
+        if heading:
+            parts.append(f"## {title.split(':')[0].rstrip('.')}\n\nIn `course_lib.methods.{file.stem}`.\n\n{table.strip()}\n")
+    return "\n".join(parts)
 
 
 def add_mathjax(html: Path) -> None:
@@ -44,6 +65,7 @@ def build(pages: Path, notebooks: Path, output: Path) -> int:
     """Write `output`/html. Returns the exit status of Sphinx: 0 if there was no warning."""
     source = output / "src"
     assemble(pages, notebooks, source)
+    (source / "deviations.md").write_text(deviations(), encoding="utf-8")
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source),
                "--path-output", str(output.parent), "--all", "--warningiserror", "--keep-going", "--quiet"]
     status = subprocess.run(command, cwd=output.parent, check=False).returncode

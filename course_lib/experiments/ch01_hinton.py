@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from course_lib.assets import DATA, cache_folder
 from course_lib.data import Batches, encode, in_order, load_data
+from course_lib.masking import IGNORED
 from course_lib.measures import accuracy, agreement, calibration, paired_difference, predict_logits
 from course_lib.methods import hinton
 from course_lib.methods.cached import ask_teacher, attach, load_soft_labels
@@ -28,7 +29,6 @@ SEEDS = range(5)
 SHAPE = {"layers": 2, "hidden": 128, "heads": 2, "intermediate": 512}
 MAX_LENGTH = 64
 BATCH_SIZE = 64
-IGNORED = -100
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from course_lib.masking import require_same_shape
-from course_lib.methods.hinton import IGNORED, hard_loss, logits_of, soft_target_loss, teacher_logits_of
+from course_lib.masking import IGNORED, require_same_shape
+from course_lib.methods.hinton import hard_loss, logits_of, soft_target_loss, teacher_logits_of
 
 AsIn = Literal["paper", "code"]
 Channels = Literal["static", "tuned", "both"]

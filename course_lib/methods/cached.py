@@ -52,8 +52,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from course_lib.data import pad
-from course_lib.masking import at_least_float32, keep
-from course_lib.methods.hinton import IGNORED, hard_loss, log_soft_targets, logits_of, soft_target_loss
+from course_lib.masking import IGNORED, at_least_float32, keep
+from course_lib.methods.hinton import hard_loss, log_soft_targets, logits_of, soft_target_loss
 from course_lib.training import write_atomically
 
 # --- Losses on stored distributions ----------------------------------------------------------------------------------

@@ -55,8 +55,8 @@ from transformers import (
 
 from course_lib import layer_maps, probes
 from course_lib.layer_maps import LayerMap
-from course_lib.masking import at_least_float32, keep, require_mask, require_same_shape
-from course_lib.methods.hinton import IGNORED, hard_loss, soft_target_loss
+from course_lib.masking import IGNORED, at_least_float32, keep, require_mask, require_same_shape
+from course_lib.methods.hinton import hard_loss, soft_target_loss
 from course_lib.students import blocks, copy_module, require_eval
 
 Positions = Literal["all", "masked"]

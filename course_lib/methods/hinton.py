@@ -31,9 +31,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from course_lib.masking import at_least_float32, keep, require_mask, require_same_shape
+from course_lib.masking import IGNORED, at_least_float32, keep, require_mask, require_same_shape
 
-IGNORED = -100  # PyTorch's and Hugging Face's label for "no label here"
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
 
 Form = Literal["kl", "cross_entropy", "mse"]

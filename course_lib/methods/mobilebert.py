@@ -45,7 +45,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from course_lib import probes
-from course_lib.masking import at_least_float32, masked_mean, require_mask, require_same_shape
+from course_lib.masking import IGNORED, at_least_float32, masked_mean, require_mask, require_same_shape
 from course_lib.probes import Reading
 
 AsIn = Literal["paper", "code"]
@@ -58,7 +58,6 @@ EPSILON = {"paper": 1e-12, "code": 1e-3}
 SAME_BODY = ("MobileBERT compares features without a projection: give both models the same body width "
              "(mobilebert_model.student_config_for builds a student that fits a plain BERT).")
 SAME_HEADS = "Attention is compared head by head: give the student the teacher's num_attention_heads."
-IGNORED = -100
 
 
 # --- What one block learns ------------------------------------------------------------------------------------------
