@@ -41,7 +41,8 @@ def deviations() -> str:
         title, _, rest = docstring.partition("\n")
         _, heading, table = rest.partition("## Deviations of the original code\n")
         if heading:
-            parts.append(f"## {title.split(':')[0].rstrip('.')}\n\nIn `course_lib.methods.{file.stem}`.\n\n{table.strip()}\n")
+            name = title.split(":")[0].rstrip(".")
+            parts.append(f"## {name}\n\nIn `course_lib.methods.{file.stem}`.\n\n{table.strip()}\n")
     return "\n".join(parts)
 
 
