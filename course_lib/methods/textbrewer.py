@@ -106,7 +106,8 @@ def feature_similarity(student: tuple[States, States], teacher: tuple[States, St
         kept = torch.ones(first.shape[:2], device=first.device) if mask is None else mask
         kept = require_mask(kept, first.shape[:2], "feature similarity")[..., None]
         first, second = (at_least_float32(x).masked_fill(~kept, 0.0) for x in (first, second))
-        return first.transpose(1, 2) @ second / kept.sum(dim=1, keepdim=True).clamp(min=1)  # (B, d, T) x (B, T, d) -> (B, d, d)
+        # (B, d, T) x (B, T, d) -> (B, d, d)
+        return first.transpose(1, 2) @ second / kept.sum(dim=1, keepdim=True).clamp(min=1)
 
     ours, theirs = gram(*student), gram(*teacher)
     require_same_shape(ours, theirs, "feature similarity", "Use token_similarity for models of other widths.")
