@@ -193,3 +193,10 @@ def test_a_model_is_its_own_perfect_student_and_impossible_layers_are_named(mode
     assert all(loss.abs() < 1e-6 for loss in minilm.terms(teacher, teacher, batch).values())
     with pytest.raises(ValueError, match=r"teacher has layers 1 to 3.*layer 4"):
         minilm.terms(teacher, teacher, batch, minilm.MiniLmRecipe(teacher_layer=4))
+
+
+def test_a_teacher_in_train_mode_is_refused(models):
+    student, teacher, batch = models
+    teacher.train()
+    with pytest.raises(ValueError, match="train mode"):
+        minilm.terms(student, teacher, batch)

@@ -454,3 +454,10 @@ def test_a_student_fits_the_course_teacher():
     assert (config.hidden_size, config.num_hidden_layers, config.intra_bottleneck_size) == (384, 6, 96)
     with torch.device("meta"):
         models.MobileBertForMaskedLM(config)
+
+
+def test_a_teacher_in_train_mode_is_refused(pair, masked_batch):
+    student, teacher = pair
+    with pytest.raises(ValueError, match="train mode"):
+        mobilebert.terms(student, teacher.train(), masked_batch)
+    teacher.eval()

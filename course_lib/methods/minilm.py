@@ -38,6 +38,7 @@ from transformers import PretrainedConfig
 from course_lib import probes
 from course_lib.masking import at_least_float32, masked_mean, mean_per_sentence, require_mask, require_same_shape
 from course_lib.probes import Reading, merge_heads, scaled_dot_products, split_heads
+from course_lib.students import require_eval
 
 Average = Literal["sentence", "tokens", "padded"]
 
@@ -186,11 +187,12 @@ def terms(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor], reci
           ) -> dict[str, Float[Tensor, ""]]:
     """The weighted terms for one batch: {"attention", "value_relation"} in v1, {"qq", "kk", "vv"} in v2.
 
-    A term with weight 0 is left out. Labels are not needed. Raises: ValueError for a layer that does not exist.
+    A term with weight 0 is left out. Labels are not needed. Raises: ValueError for a layer that does not exist, or a
+    teacher in train mode.
     """
     recipe = recipe or MiniLmRecipe()
     with torch.no_grad():
-        teacher_qkv, _ = _layer(probes.read(teacher, batch), recipe.teacher_layer, "teacher")
+        teacher_qkv, _ = _layer(probes.read(require_eval(teacher), batch), recipe.teacher_layer, "teacher")
     student_qkv, mask = _layer(probes.read(student, batch), recipe.student_layer, "student")
     if recipe.version == "v1":
         losses = _v1(student_qkv, teacher_qkv, mask, recipe)

@@ -47,6 +47,7 @@ from torch import Tensor, nn
 from course_lib import probes
 from course_lib.masking import IGNORED, at_least_float32, masked_mean, require_mask, require_same_shape
 from course_lib.probes import Reading
+from course_lib.students import require_eval
 
 AsIn = Literal["paper", "code"]
 Features = Float[Tensor, "batch tokens body"]
@@ -266,7 +267,7 @@ def terms(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor], reci
     """
     recipe = recipe or MobileBertRecipe()
     with torch.no_grad():
-        theirs = probes.read(teacher, batch)
+        theirs = probes.read(require_eval(teacher), batch)
     mine = probes.read(student, batch)
     layers = tuple(mine.queries)
     phase = phase or Phase(layers, True, 0)
