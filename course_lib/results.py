@@ -4,19 +4,23 @@
     python -m course_lib.results ch01       one chapter
     python -m course_lib.results --list     what is measured and what is missing
 
-An experiment is a module of `course_lib.experiments` with ABOUT (one sentence), SEEDS, ARMS (name -> what differs) and
-`run(arm, seed) -> dict of numbers`. Every finished run is written at once, so nothing is lost when a run is stopped.
+An experiment is a module of `course_lib.experiments` with ABOUT (one sentence), SEEDS, ARMS (name -> what differs),
+`prepare()` (fills the caches that all runs share) and `run(arm, seed) -> dict of numbers`. Every finished run is
+written at once, so nothing is lost when the measurement is stopped.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import platform
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, is_dataclass
+from multiprocessing import get_context
 from types import ModuleType
 
 import torch
@@ -38,25 +42,37 @@ def experiment(name: str) -> ModuleType:
 
 
 def measure(name: str) -> dict:
-    """Run what is missing of an experiment and return everything that is measured by then."""
+    """Run what is missing of an experiment and return everything that is measured by then.
+
+    One process per core, one thread each: small models waste most of a second thread on waiting.
+    """
     module = experiment(name)
     record = load(name) if _path(name).exists() else {"experiment": name, "about": module.ABOUT, "arms": {}, "runs": []}
-    for arm, settings in module.ARMS.items():
-        described = asdict(settings) if is_dataclass(settings) else dict(settings)
-        if record["arms"].setdefault(arm, described) != described:  # an arm that has changed is measured anew
-            record["arms"][arm] = described
-            record["runs"] = [r for r in record["runs"] if r["arm"] != arm]
-        done = {r["seed"] for r in record["runs"] if r["arm"] == arm}
-        for seed in (s for s in module.SEEDS if s not in done):
-            started = time.time()
-            numbers = module.run(arm, seed)
-            record["runs"].append({"arm": arm, "seed": seed, **numbers, "seconds": round(time.time() - started, 1)})
-            record |= {"command": f"python -m course_lib.results {name}", "where": _where()}
+    arms = {arm: asdict(s) if is_dataclass(s) else dict(s) for arm, s in module.ARMS.items()}
+    kept = [r for r in record["runs"] if record["arms"].get(r["arm"]) == arms.get(r["arm"])]  # the others have changed
+    record |= {"arms": arms, "runs": kept, "command": f"python -m course_lib.results {name}", "where": _where()}
+    missing = [(arm, seed) for arm in arms for seed in module.SEEDS if not any(
+        r["arm"] == arm and r["seed"] == seed for r in kept)]
+    module.prepare()
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        for done in as_completed(runs := [pool.submit(_run, name, arm, seed) for arm, seed in missing]):
+            if done.exception():
+                continue  # the other runs are worth keeping; the error is raised at the end
+            record["runs"].append(done.result())
+            record["runs"].sort(key=lambda r: (list(arms).index(r["arm"]), r["seed"]))
             _path(name).parent.mkdir(parents=True, exist_ok=True)
             text = _as_text(record)
             write_atomically(_path(name), lambda path, text=text: path.write_text(text, "utf-8"))
-            print(name, record["runs"][-1], flush=True)
+            print(name, done.result(), flush=True)
+        for run in runs:
+            run.result()
     return record
+
+
+def _run(name: str, arm: str, seed: int) -> dict:
+    started = time.time()
+    numbers = experiment(name).run(arm, seed)
+    return {"arm": arm, "seed": seed, **numbers, "seconds": round(time.time() - started, 1)}
 
 
 def _path(name: str):
@@ -71,7 +87,7 @@ def _as_text(record: dict) -> str:
 
 
 def _where() -> dict:
-    return {"hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+    return {"hardware": f"{platform.machine()}, {os.cpu_count()} cores, one process of one thread on each, "
                         + ("GPU" if torch.cuda.is_available() else "no GPU"),
             "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
 
@@ -121,7 +137,6 @@ def summary(name: str, number: str, baseline: str, arms: list[str] | None = None
 
 
 def main(arguments: list[str]) -> None:
-    torch.set_num_threads(2)
     names = [a for a in arguments if not a.startswith("-")]
     for name in names or [m.name.split("_")[0] for m in pkgutil.iter_modules(experiments.__path__)]:
         if "--list" in arguments:

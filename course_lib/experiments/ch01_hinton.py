@@ -41,7 +41,7 @@ class Arm:
     labels: int = 0  # how many training sentences keep their label; 0: all of them
     text: int = 0  # how many training sentences are read at all; 0: all of them
     scale_by_t_squared: bool = True
-    steps: int = 600
+    steps: int = 500
     learning_rate: float = 1e-3
 
 
@@ -79,6 +79,12 @@ def examples(split: str) -> list[dict]:
         ask_teacher(teacher().model, rows).save(path)
     log_probs = attach(rows, load_soft_labels(path))
     return [row | {"teacher_logits": kept["teacher_log_probs"]} for row, kept in zip(rows, log_probs, strict=True)]
+
+
+def prepare() -> None:
+    """Ask the teacher before the runs start, so that they do not all ask at once."""
+    for split in ("train", "test"):
+        examples(split)
 
 
 def student(seed: int) -> PreTrainedModel:

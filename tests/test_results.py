@@ -1,0 +1,120 @@
+"""Measured numbers: nothing is lost, nothing old is kept, and a verdict needs an interval."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import pytest
+
+from course_lib import experiments, results
+
+
+class PoolHere:
+    """Runs at once in this process, so that a fake experiment needs no pickling."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, function, *arguments):
+        future = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """An experiment that counts its runs: arm "b" is one better than arm "a", whatever the seed."""
+    module = SimpleNamespace(ABOUT="fake", SEEDS=range(5), ARMS={"a": {"lr": 1.0}, "b": {"lr": 2.0}}, ran=[],
+                             prepare=lambda: None)
+
+    def run(arm, seed):
+        module.ran.append((arm, seed))
+        return {"accuracy": seed + (1.0 if arm == "b" else 0.0)}
+
+    module.run = run
+    monkeypatch.setattr(results, "experiment", lambda name: module)
+    monkeypatch.setattr(results, "ProcessPoolExecutor", PoolHere)
+    monkeypatch.setattr(results, "DATA", tmp_path)
+    return module
+
+
+def test_a_second_call_measures_nothing_again(fake):
+    results.measure("ch99")
+    assert len(fake.ran) == 10
+    results.measure("ch99")
+    assert len(fake.ran) == 10
+
+
+def test_a_run_that_fails_is_raised_and_the_others_are_kept(fake):
+    whole = fake.run
+
+    def dies(arm, seed):
+        if (arm, seed) == ("b", 2):
+            raise MemoryError("not enough")
+        return whole(arm, seed)
+
+    fake.run = dies
+    with pytest.raises(MemoryError):
+        results.measure("ch99")
+    assert len(results.load("ch99")["runs"]) == 9
+    fake.run = whole
+    fake.ran.clear()
+    record = results.measure("ch99")
+    assert fake.ran == [("b", 2)]
+    assert [(r["arm"], r["seed"]) for r in record["runs"]] == [(a, s) for a in "ab" for s in range(5)]
+
+
+def test_an_arm_that_changed_is_measured_anew_and_a_removed_one_is_dropped(fake):
+    results.measure("ch99")
+    fake.ran.clear()
+    fake.ARMS = {"b": {"lr": 3.0}}
+    record = results.measure("ch99")
+    assert fake.ran == [("b", s) for s in range(5)] and {r["arm"] for r in record["runs"]} == {"b"}
+
+
+def test_pairs_are_made_by_seed_and_the_interval_decides(fake):
+    results.measure("ch99")
+    baseline, other = results.summary("ch99", "accuracy", baseline="a")
+    assert baseline.gain is None and "the baseline" in str(baseline)
+    # The seeds differ by 4 points, the arms by exactly 1: only the pairing can show it.
+    assert other.gain.verdict == "better" and other.gain.interval.mean == 1.0
+
+
+def test_missing_numbers_name_the_command_that_makes_them(fake):
+    with pytest.raises(FileNotFoundError, match=r"python -m course_lib\.results ch99"):
+        results.load("ch99")
+    results.measure("ch99")
+    with pytest.raises(ValueError, match="no run of 'c'; it has a, b"):
+        results.values("ch99", "c", "accuracy")
+
+
+NAMES = [m.name.split("_")[0] for m in pkgutil.iter_modules(experiments.__path__)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_results_are_complete_and_of_the_present_arms(name):
+    module, record = results.experiment(name), results.load(name)
+    from dataclasses import asdict
+
+    assert record["arms"] == json.loads(json.dumps({arm: asdict(s) for arm, s in module.ARMS.items()}))
+    assert len(module.SEEDS) >= 5
+    expected = [(arm, seed) for arm in module.ARMS for seed in module.SEEDS]
+    assert [(r["arm"], r["seed"]) for r in record["runs"]] == expected
+    assert record["command"] == f"python -m course_lib.results {name}" and record["where"]["torch"]
+
+
+def test_an_unknown_chapter_lists_the_known_ones():
+    with pytest.raises(ValueError, match="ch01"):
+        results.experiment("ch77")
