@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test book teacher results notebooks lock stamp wheel clean
+.PHONY: help setup lab test mutants book teacher results notebooks lock stamp wheel clean
 
 help:       ## show this list
 	@sed -n 's/^\([a-z]*\): *.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -18,6 +18,9 @@ lab: setup  ## fetch data and open JupyterLab on the contents page
 
 test: setup  ## run everything that must hold, and print a table of it
 	@$(RUN) tools/check.py
+
+mutants: setup  ## switch on every known mistake and demand that a test notices
+	@$(RUN) tools/mutants.py
 
 book: setup  ## build the book from the committed notebooks: book/_build/html/index.html
 	@$(RUN) tools/book.py
