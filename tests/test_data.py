@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
 
 from course_lib import data
-from course_lib.data import Batches, best_alignment, load_data, mask_tokens, normalise, pad, strip_markup, windows
+from course_lib.data import (
+    Batches,
+    MaskedBatch,
+    best_alignment,
+    load_data,
+    mask_tokens,
+    normalise,
+    pad,
+    strip_markup,
+    windows,
+)
 
 NAMES = ["sentiment", "topics", "trec", "pairs", "wikipedia"]
 SIZES = {"sentiment": (8042, 481, 1547), "topics": (7227, 426, 1380), "trec": (4308, 261, 807),
@@ -146,6 +158,16 @@ class TestMasking:
         assert torch.equal(self.draw(1)[0], self.draw(1)[0]) and not torch.equal(self.draw(1)[0], self.draw(2)[0])
 
 
+    def test_a_batch_hides_every_kind_of_token_but_the_special_ones(self):
+        class Tokenizer:
+            pad_token_id, mask_token_id, all_special_ids = 0, 4, (0, 2, 3, 4)
+            __len__ = lambda self: 30  # noqa: E731
+
+        batch = MaskedBatch(Tokenizer(), probability=1.0)([{"input_ids": [2, 9, 8, 3]}, {"input_ids": [2, 7, 3]}])
+        assert batch["labels"].tolist() == [[-100, 9, 8, -100], [-100, 7, -100, -100]]
+        assert batch["input_ids"][:, 0].tolist() == [2, 2] and batch["input_ids"][1, 2:].tolist() == [3, 0]
+
+
 class TestBatches:
     examples = [{"input_ids": list(range(1, 2 + n % 17)), "label": n} for n in range(203)]  # noqa: RUF012
 
@@ -171,6 +193,17 @@ class TestBatches:
             batches = Batches(self.examples, 8, seed=3, bucket=bucket)
             return np.mean([1 - b["attention_mask"].float().mean().item() for b in map(batches.__getitem__, range(26))])
         assert padding(20) < 0.5 * padding(1)
+
+    def test_a_batch_mixes_examples_from_all_over_the_data_set(self):
+        same_length = [{"input_ids": [1], "label": n} for n in range(200)]
+        first = Batches(same_length, 10, seed=3)[0]["labels"]
+        assert first.max() - first.min() > 100
+
+    def test_short_and_long_batches_come_in_any_order(self):
+        batches = Batches(self.examples, 8, seed=3)
+        lengths = [batches[step]["input_ids"].shape[1] for step in range(len(batches))]
+        falls = sum(later < earlier for earlier, later in itertools.pairwise(lengths))
+        assert falls >= 5, f"{lengths} rises within its buckets"
 
     def test_no_examples_is_an_error(self):
         with pytest.raises(ValueError, match="no examples"):

@@ -14,6 +14,7 @@ from loss_properties import (
 )
 from oracle import names, oracle
 from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
 
 from course_lib.methods.hinton import (
     LOGIT_LOSSES,
@@ -302,6 +303,17 @@ def test_zero_weights_leave_their_term_out():
     student, batch = Echo(), a_batch()
     assert terms(student, None, batch, HintonRecipe(soft_weight=0.0)).keys() == {"hard"}
     assert terms(student, Echo().eval(), batch, HintonRecipe(hard_weight=0.0)).keys() == {"soft"}
+
+
+def test_terms_of_real_models_do_not_see_extra_padding():
+    config = BertConfig(vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+                        initializer_range=0.5)
+    torch.manual_seed(0)
+    student, teacher = (BertForSequenceClassification(config).double().eval() for _ in range(2))
+    longer = {name: F.pad(tensor, (0, 4)) if name != "labels" else tensor for name, tensor in a_batch().items()}
+    found = terms(student, teacher, a_batch() | {"labels": torch.tensor([1, 0])})
+    for name, term in terms(student, teacher, longer | {"labels": torch.tensor([1, 0])}).items():
+        torch.testing.assert_close(term, found[name])
 
 
 def test_teacher_in_train_mode_is_refused():

@@ -198,6 +198,14 @@ def test_gradients_reach_student_and_projection_and_never_the_teacher():
     assert student.bert.encoder.layer[0].attention.self.query.weight.grad.abs().sum() > 0
 
 
+def test_a_student_that_says_the_same_everywhere_pays_even_with_the_best_projection():
+    teacher = model(initializer_range=0.4)
+    student = narrow_student(teacher)
+    for parameter in (*student.base_model.parameters(), *student.projection.parameters()):
+        torch.nn.init.zeros_(parameter)
+    assert tinybert.terms(student, teacher, BATCH)["hidden"] > 1.0, "a map on the teacher's side would make this 0"
+
+
 def test_the_projection_is_scaffolding_that_comes_off():
     teacher = model()
     student = new_student(teacher, layers=2, hidden=6)

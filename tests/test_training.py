@@ -111,6 +111,31 @@ def test_accumulated_batches_equal_one_large_batch():
     torch.testing.assert_close(weights(first), weights(second), rtol=1e-5, atol=1e-7)
 
 
+def test_accumulation_averages_the_gradient_and_does_not_add_it_up():
+    batches = [{"x": torch.randn(6, 4), "labels": torch.randint(2, (6,))}] * 3
+    norms = []
+    for accumulate in (1, 3):  # Adam forgives a factor and clipping hides it, so look at the norm itself
+        torch.manual_seed(0)
+        history = train(nn.Linear(4, 2), batches, terms, Recipe(steps=1, clip=1e9, accumulate=accumulate))
+        norms.append(history.steps[0]["gradient_norm"])
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
+
+
+def test_an_evaluation_does_not_switch_dropout_off_for_the_steps_after_it():
+    modes = []
+
+    def watched(student, batch):
+        modes.append(student.training)
+        return terms(student, batch)
+
+    def scores(student):
+        student.eval()
+        return {"accuracy": 0.0}
+
+    train(small_student(), Draws(), watched, replace(RECIPE, evaluate_every=3), evaluate=scores)
+    assert modes == [True] * 12
+
+
 def test_early_stopping_puts_the_best_weights_back():
     marks, kept = iter([0.5, 0.9, 0.8, 0.7, 0.6, 0.5]), []
 

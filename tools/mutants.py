@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -31,8 +32,9 @@ SECONDS = 120  # for one mutant; a test that hangs has not noticed anything
 # Set before torch is imported: with one thread it starts no pool, and a process without threads can be forked.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COURSE_PROGRESS": "0", "COURSE_OFFLINE": "1",
                "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
-               "MPLBACKEND": "agg"}
-OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--tb=no", "--no-header",
+               "MPLBACKEND": "agg",
+               "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # importing nbval takes longer than most mutants
+OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "--tb=no", "--no-header",
            "-m", "not browser and not assets and not slow"]
 
 
@@ -180,6 +182,7 @@ def import_everything() -> None:
     import course_lib.mutants
 
     torch.set_num_threads(1)
+    gc.freeze()  # the forks need not look through all these modules for garbage
     transformers.logging.set_verbosity_error()
     # transformers loads its models when they are first asked for
     for name in ("BertModel", "BertForMaskedLM", "DistilBertModel", "Trainer", "MobileBertModel"):
