@@ -180,6 +180,23 @@ def test_terms_equal_the_transfers_on_the_uniform_map():
     torch.testing.assert_close(terms["hidden"], 2 * by_hand)
 
 
+def test_the_attention_term_compares_scores_and_not_probabilities():
+    teacher = model(initializer_range=0.4)
+    student = narrow_student(teacher)
+    real = BATCH["attention_mask"].bool()
+    pairs = (real[:, :, None] & real[:, None, :])[:, None].expand(-1, 3, -1, -1)  # (batch, heads, queries, keys)
+
+    def scores(network, layer):
+        hidden = network(**BATCH, output_hidden_states=True).hidden_states[layer - 1]
+        attention = network.bert.encoder.layer[layer - 1].attention.self
+        query, key = (linear(hidden).unflatten(-1, (3, -1)).transpose(1, 2)
+                      for linear in (attention.query, attention.key))
+        return (query @ key.mT / query.shape[-1] ** 0.5)[pairs]
+
+    by_hand = sum((scores(student, s) - scores(teacher, t)).pow(2).mean() for s, t in ((1, 2), (2, 4)))
+    torch.testing.assert_close(tinybert.terms(student, teacher, BATCH)["attention"], by_hand)
+
+
 @pytest.mark.parametrize("recipe", [INTERMEDIATE, PREDICTION])
 def test_terms_do_not_see_extra_padding(recipe):
     teacher = model().double()
