@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -233,13 +233,13 @@ def _task(made: TeacherRecipe, split: str) -> SimpleNamespace:
 
 def build(name: str) -> dict:
     """Train teacher `name`, write data/teachers/<name>/ (adapter, card) and return the card."""
-    made, started = TEACHERS[name], time.time()
+    made, run_folder = TEACHERS[name], cache_folder() / "runs" / f"teacher-{name}"
     torch.manual_seed(made.recipe.seed)
     model = new_model(made)
     add_adapter(model, made)
     task = _task(made, "train")
     terms = masked_lm_terms if made.data == "wikipedia" else classification_terms
-    history = train(model, task.batches, terms, made.recipe, folder=cache_folder() / "runs" / f"teacher-{name}",
+    history = train(model, task.batches, terms, made.recipe, folder=run_folder,
                     evaluate=lambda m: _say(score(m, made, "validation")))
     trained = {n: p.detach().half().contiguous() for n, p in model.named_parameters() if p.requires_grad}
     model.load_state_dict({n: t.float() for n, t in trained.items()}, strict=False)  # score what will be stored
@@ -251,7 +251,7 @@ def build(name: str) -> dict:
         "epochs": round(made.recipe.steps / len(task.batches), 2), "recipe": asdict(made),
         "trained_numbers": sum(t.numel() for t in trained.values()), "accuracy_percent": scores,
         "last_loss": {k: round(v, 4) for k, v in history.steps[-1].items() if k in ("hard", "masked_lm")},
-        "minutes": round((time.time() - started) / 60, 1),
+        "minutes": round(history.seconds / 60, 1),
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, no GPU",
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "command": f"python -m course_lib.teachers {name}",
@@ -261,6 +261,7 @@ def build(name: str) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "adapter.safetensors", lambda path: save_file(trained, path))
     write_atomically(folder / "card.json", lambda path: path.write_text(json.dumps(card, indent=1) + "\n", "utf-8"))
+    shutil.rmtree(run_folder)  # the next build starts from the beginning
     return card
 
 

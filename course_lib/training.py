@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -52,6 +53,7 @@ class History:
 
     steps: list[dict[str, float]] = field(default_factory=list)
     scores: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = field(default=0.0, compare=False)  # over all parts of a run that was resumed
 
 
 class TrainingDiverged(RuntimeError):
@@ -129,6 +131,7 @@ class _Run:
     def __init__(self, student: nn.Module, optimizer, recipe: Recipe, folder: Path | None):
         self.student, self.optimizer, self.recipe, self.folder = student, optimizer, recipe, folder
         self.history, self.best, self.pending = History(), {}, []
+        self.began, self.seconds_before = time.monotonic(), 0.0
         for name, tensor in self.trained().items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise TrainingDiverged(f"The student's '{name}' holds NaN or infinity before the first step. "
@@ -187,6 +190,7 @@ class _Run:
 
     def finish(self) -> None:
         self.flush()
+        self.history.seconds = self.seconds()
         for name, tensor in self.trained().items():
             if name in self.best:
                 tensor.copy_(self.best[name])
@@ -199,7 +203,11 @@ class _Run:
             self.flush()
             self.save(step + 1)
 
+    def seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.began
+
     def save(self, step: int) -> None:
+        self.history.seconds = self.seconds()
         states = self.optimizer.state_dict()["state"]
         tensors = {f"student.{n}": t for n, t in self.trained().items()}
         tensors |= {f"best.{n}": t for n, t in self.best.items()}
@@ -231,6 +239,7 @@ class _Run:
                 state.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         self.history = History(**notes["history"])
+        self.seconds_before = self.history.seconds
         return notes["step"]
 
 
