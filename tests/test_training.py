@@ -121,6 +121,15 @@ def test_accumulation_averages_the_gradient_and_does_not_add_it_up():
     assert norms[1] == pytest.approx(norms[0], rel=1e-5)
 
 
+def test_gradients_of_a_part_outside_the_optimiser_do_not_pile_up():
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    batches = [{"x": torch.ones(6, 4), "labels": torch.zeros(6, dtype=torch.long)}] * 6
+    still = [{"params": list(student[1].parameters()), "lr": 0.0}]  # nothing moves, so every step sees one gradient
+    norms = [row["gradient_norm"] for row in train(student, batches, terms, Recipe(steps=6), parameters=still).steps]
+    assert norms == pytest.approx([norms[0]] * 6)
+
+
 def test_an_evaluation_does_not_switch_dropout_off_for_the_steps_after_it():
     modes = []
 

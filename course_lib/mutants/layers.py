@@ -6,7 +6,7 @@ import torch
 from transformers import BertModel
 
 from course_lib import layer_maps, probes
-from course_lib.methods import distilbert, minilm, mobilebert, pkd, tinybert
+from course_lib.methods import distilbert, minilm, mobilebert, mobilebert_schedule, pkd, tinybert
 from course_lib.mutants import tiny
 from course_lib.mutants.patching import Edit, Mutant
 from course_lib.students import new_student
@@ -80,6 +80,24 @@ def difference_to_a_full_depth_copy() -> float:
     return (student(**inputs).logits - teacher(**inputs).logits).abs().max()
 
 
+def head_difference_to_the_teacher() -> float:
+    student, teacher = masked_lm_pair()
+    return (student.vocab_transform.weight - teacher.cls.predictions.transform.dense.weight).abs().max()
+
+
+def shift_of_the_answer_by_padding() -> float:
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(2, 1, 8, generator=generator) for _ in range(2)]
+    positions, mask = torch.tensor([[1], [2]]), torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0]])
+    longer = distilbert.span_loss(*logits, positions, mask)
+    return (longer - distilbert.span_loss(*(x[..., :5] for x in logits), positions, mask[:, :5])).abs()
+
+
+def rate_of_the_block_below() -> float:
+    groups = mobilebert_schedule.parameter_groups(tiny.bert(BertModel), mobilebert.Phase((3,), False, 1), 1.0)
+    return next(group["lr"] for group in groups if group["layer"] == 2)
+
+
 def patience_pair() -> tuple:
     teacher = tiny.bert()
     return new_student(teacher, layers=2, seed=3).eval(), teacher
@@ -146,6 +164,21 @@ MUTANTS = (
         (Edit(f"{METHODS}.distilbert:_copy_embeddings", "if fold_token_types:", "if False:"),),
         ("tests/test_distilbert.py",), "largest logit difference of a full-depth copy", difference_to_a_full_depth_copy,
         "Hugging Face's distillation scripts, extract_distilbert.py"),
+    Mutant(
+        "head_left_at_random", "ch03",
+        "The student gets the teacher's blocks and not its masked-LM head.",
+        "The first thousand steps are spent on finding out again what the head knew; the unigram plateau is longer.",
+        (Edit(f"{METHODS}.distilbert:student_from", "if isinstance(teacher, BertForMaskedLM):", "if False:"),),
+        ("tests/test_distilbert.py",), "largest difference of the heads' first matrices",
+        head_difference_to_the_teacher),
+    Mutant(
+        "padded_answers_compared", "ch03",
+        "Start and end of an answer are compared at padded positions too.",
+        "The loss of a question depends on the longest text in its batch.",
+        (Edit(f"{METHODS}.distilbert:span_loss", "if mask is not None:", "if False:"),),
+        ("tests/test_distilbert.py",), "change of the span loss by three padded positions",
+        shift_of_the_answer_by_padding,
+        "Hugging Face's distillation scripts, run_squad_w_distillation.py"),
     Mutant(
         "last_layer_in_patience", "ch04",
         "The last layer takes part in the patience loss, which the paper leaves out.",
@@ -257,6 +290,21 @@ MUTANTS = (
         ("tests/test_mobilebert.py",), "feature map term of a teacher that learns from itself",
         feature_map_of_a_teacher_that_learns_from_itself,
         "google-research/google-research, mobilebert (TF1): so for mean and variance"),
+    Mutant(
+        "blocks_below_stand_still", "ch06",
+        "In progressive transfer the blocks below the current one are frozen instead of slowed down.",
+        "An error of a lower block is never repaired; the last blocks do not get below a certain loss.",
+        (Edit(f"{METHODS}.mobilebert_schedule:parameter_groups", "below if distance > 0 else 0.0", "0.0"),),
+        ("tests/test_mobilebert.py",), "learning rate of the block below the current one, 0.3 wanted",
+        rate_of_the_block_below),
+    Mutant(
+        "padded_queries_count", "ch07",
+        "Padded positions ask too, and the mean is divided by the padded length.",
+        "The loss depends on how long the longest sentence of the batch is.",
+        (Edit(f"{METHODS}.minilm:relation_kl", "return mean_per_sentence(per_query, mask)",
+              "return per_query.mean()"),),
+        ("tests/test_minilm.py",), "change of the attention term by six columns of padding",
+        lambda: shift_by_padding(minilm.terms, *relation_pair(), "attention"), "PaddlePaddle/PaddleNLP, MiniLM losses"),
     Mutant(
         "value_relation_without_mask", "ch07",
         "The mask is used for the attention and forgotten for the value relation.",

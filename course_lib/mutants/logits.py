@@ -99,6 +99,16 @@ def teachers_embedding_after_a_step_of_the_student() -> float:
     return (teacher.bert.embeddings.word_embeddings.weight - before).abs().max()
 
 
+def agreement_of_a_top_k_cache_with_the_teacher() -> float:
+    """With k = all classes the cut removes nothing, so a student that equals the teacher has loss 0 at every T."""
+    return cached.top_k_loss(TEACHER_LOGITS, cached.top_k(TEACHER_LOGITS, 3, temperature=4.0))
+
+
+def soft_term_at_positions_with_a_label() -> float:
+    recipe = hinton.HintonRecipe(positions="labelled", temperature=1.0)
+    return hinton.terms(tiny.masked_lm(), tiny.masked_lm(seed=1), tiny.batch(labels="words"), recipe)["soft"]
+
+
 def trainable_numbers_in_the_static_channel() -> float:
     student = bilstm.BiLstm(torch.ones(40, 6), 3, hidden=5, fc=4, channels="static")
     return sum(p.numel() for module in student.modules() if isinstance(module, nn.Embedding)
@@ -187,6 +197,14 @@ MUTANTS = (
         ("tests/test_hinton.py",), "hard loss of a student that is sure and right", best_reachable_hard_loss,
         "NVIDIA/DeepLearningExamples issue 468; jaehong31/CGES issue 1"),
     Mutant(
+        "soft_loss_at_every_position", "ch01",
+        "The soft loss of a masked LM was meant for the hidden words and counts all positions.",
+        "Five positions in six only teach copying; the loss falls quickly and the answers at [MASK] stay commas.",
+        (Edit(f"{HINTON}:positions_that_count",
+              'real & (batch["labels"] != IGNORED) if positions == "labelled" else real', "real"),),
+        ("tests/test_hinton.py",), "soft term at the positions with a label", soft_term_at_positions_with_a_label,
+        "a practitioner's report of a student that predicts only commas"),
+    Mutant(
         "mask_not_passed", "ch01",
         "The model is called with the input ids alone, so it reads the padding as words.",
         "The same sentence gets another answer in another batch.",
@@ -230,6 +248,14 @@ MUTANTS = (
         ("tests/test_cached.py",), "examples of six that get the label of another one",
         rows_of_a_shuffled_data_set_that_get_a_strangers_label,
         "haitongli/knowledge-distillation-pytorch issue 4 and pull request 16"),
+    Mutant(
+        "temperature_after_the_cut", "ch09",
+        "The k largest probabilities are stored at T = 1; the student's are softened at T.",
+        "A student that equals its teacher has a loss, and learns to be T times too sure.",
+        (Edit(f"{CACHED}:top_k", "log_probs = log_soft_targets(teacher_logits, temperature)",
+              "log_probs = log_soft_targets(teacher_logits, 1.0)"),),
+        ("tests/test_cached.py",), "loss of a student that equals its teacher, T = 4",
+        agreement_of_a_top_k_cache_with_the_teacher),
     Mutant(
         "rest_of_the_vocabulary_dropped", "ch09",
         "Only the k stored classes are compared; the mass of all others is left out.",

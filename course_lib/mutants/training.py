@@ -7,7 +7,7 @@ import os
 import torch
 from torch import nn
 
-from course_lib import data, students, training
+from course_lib import data, measures, students, training
 from course_lib.methods import theseus, tinybert_augmentation
 from course_lib.mutants import tiny
 from course_lib.mutants.patching import Edit, Mutant
@@ -81,6 +81,56 @@ def predecessor_after_a_step_of_the_successor() -> float:
     return (first.predecessor[0].output.dense.weight - before).abs().max()
 
 
+def word_geometry_that_a_narrow_student_keeps() -> float:
+    """Correlation of the distances between words in the teacher and in a student of a third of its width."""
+    teacher = tiny.masked_lm()
+    table = teacher.get_input_embeddings().weight.data
+    table[:, :4] *= 0.05  # what the words differ in lies in the later columns
+    student = students.new_student(teacher, hidden=6)
+    students.copy_factorised_embeddings(student, teacher)
+    distances = [torch.pdist(t.detach()) for t in (table, student.get_input_embeddings().weight)]
+    return torch.corrcoef(torch.stack(distances))[0, 1]
+
+
+def first_layer_of_the_second_successor() -> float:
+    """How far the second successor is from the predecessor's SECOND layer."""
+    model = tiny.bert()
+    ship = theseus.Theseus(model, 2)
+    ours, theirs = ship.modules_to_replace[1].successor[0], model.bert.encoder.layer[1]
+    return (ours.output.dense.weight - theirs.output.dense.weight).abs().max()
+
+
+def gradient_left_in_a_frozen_part() -> float:
+    student = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    train(student, parameters=[{"params": list(student[1].parameters())}])
+    return 0.0 if student[0].weight.grad is None else student[0].weight.grad.norm()
+
+
+def weight_after_a_run_that_got_worse() -> float:
+    """Each score is lower than the one before, so the weights of the first evaluation are the best."""
+    student, seen = nn.Linear(2, 1), []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        seen.append(model.weight.detach().clone())
+        return {"accuracy": -float(len(seen))}
+
+    train(student, evaluate=evaluate, evaluate_every=1, patience=3, learning_rate=0.1)
+    return (student.weight.detach() - seen[0]).abs().max()
+
+
+def repeated_texts_in_the_splits() -> float:
+    rows = [{"text": "A good film."}, {"text": "a good film"}, {"text": "Another one."}]
+    return sum(len(split) for split in data.split_by_text(rows, lambda r: r["text"], test=0.5,
+                                                          validation=0.1).values())
+
+
+def accuracy_of_two_looks_at_a_student_with_dropout() -> float:
+    student = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 2))
+    student.forward = lambda input_ids: nn.Sequential.forward(student, input_ids.float())
+    one, two = (measures.predict_logits(student, [{"input_ids": torch.ones(4, 8)}]) for _ in range(2))
+    return (one - two).abs().max()
+
+
 def mixed_paths_of_a_hundred() -> float:
     draws = [theseus.draw(4, 0.5) for _ in range(100)]
     return sum(0 < sum(d) < 4 for d in draws)
@@ -110,19 +160,21 @@ class Diary(nn.Linear):
         return super().forward(x)
 
 
-def train(student: nn.Module, **recipe) -> training.History:
-    """Four steps with an evaluation that, as most do, sets the student to eval(). Without a progress bar."""
+def sleepy(model: nn.Module) -> dict[str, float]:
+    """An evaluation that, as most do, sets the student to eval()."""
+    model.eval()
+    return {"accuracy": 0.0}
+
+
+def train(student: nn.Module, *, evaluate=sleepy, parameters=None, **recipe) -> training.History:
+    """Four steps on four fixed batches, without a progress bar."""
     batches = [{"x": torch.ones(2, 2) * (i + 1)} for i in range(8)]
     recipe = training.Recipe(**({"steps": 4, "warmup": 0.0, "clip": 1e9} | recipe))
-
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        model.eval()
-        return {"accuracy": 0.0}
 
     before, os.environ["COURSE_PROGRESS"] = os.environ.get("COURSE_PROGRESS"), "0"
     try:
         return training.train(student, batches, lambda s, b: {"loss": s(b["x"]).square().mean()}, recipe,
-                              evaluate=evaluate)
+                              evaluate=evaluate, parameters=parameters)
     finally:
         os.environ.pop("COURSE_PROGRESS")
         os.environ |= {"COURSE_PROGRESS": before} if before is not None else {}
@@ -191,6 +243,35 @@ MUTANTS = (
               "ours[s - 1] = theirs[t - 1]"),),
         ("tests/test_students.py",), "how far a step of the student moves the teacher's layer",
         teachers_layer_after_a_step_of_the_student),
+    Mutant(
+        "first_columns_for_principal_components", "ch03",
+        "A narrower student gets the first columns of the teacher's word table instead of a projection of all.",
+        "The words of the student are no longer neighbours of whom they were; the start is hardly better than chance.",
+        (Edit("course_lib.students:factorise_embeddings", "directions.flip(-1)[:, :width].T",
+              "torch.eye(hidden, dtype=values.dtype)[:width]"),),
+        ("tests/test_students.py",), "correlation of the word distances in teacher and student",
+        word_geometry_that_a_narrow_student_keeps),
+    Mutant(
+        "duplicates_across_splits", "ch00",
+        "Texts that differ in case or punctuation only are not recognised as one.",
+        "The test score is too good: part of the test set was trained on.",
+        (Edit(f"{DATA}:split_by_text", "if text in seen:", "if False:"),),
+        ("tests/test_data.py",), "rows that are left of three, two of which are the same",
+        repeated_texts_in_the_splits),
+    Mutant(
+        "evaluated_with_dropout", "ch00",
+        "The student is measured in train mode.",
+        "Two measurements of one student differ, and both are too low.",
+        (Edit("course_lib.measures:_evaluating.__enter__", "module.training = False", "module.training = True"),),
+        ("tests/test_measures.py",), "difference of two looks at one student",
+        accuracy_of_two_looks_at_a_student_with_dropout),
+    Mutant(
+        "last_weights_for_best", "ch00",
+        "Early stopping ends the run and keeps the last weights.",
+        "The reported best score belongs to weights that no longer exist.",
+        (Edit(f"{TRAINING}:_Run.finish", "if name in self.best:", "if False:"),),
+        ("tests/test_training.py",), "distance of the kept weights from the best ones",
+        weight_after_a_run_that_got_worse),
     Mutant(
         "never_shuffled", "ch04",
         "The examples come in the order of the file, in every epoch.",
@@ -264,6 +345,20 @@ MUTANTS = (
               "self.model.requires_grad_(True)"),),
         ("tests/test_theseus.py",), "tensors outside the successors that want a gradient",
         trainable_tensors_outside_the_successors, "JetRunner/BERT-of-Theseus issue 9"),
+    Mutant(
+        "frozen_gradients_pile_up", "ch08",
+        "Only the optimiser's own gradients are cleared; those of a part outside of it add up, step after step.",
+        "The gradient norm grows without end, and clipping makes every step smaller.",
+        (Edit(f"{TRAINING}:train", "model.zero_grad()", "optimizer.zero_grad()"),),
+        ("tests/test_training.py",), "gradient left in a part that the optimiser does not have",
+        gradient_left_in_a_frozen_part, "JetRunner/BERT-of-Theseus issue 9 (what follows from it)"),
+    Mutant(
+        "every_second_layer_as_successor", "ch08",
+        "Successor i starts as the first layer of its module; the paper starts with the FIRST layers of the model.",
+        "The start is another one than the paper's; its numbers cannot be expected.",
+        (Edit(f"{THESEUS}:Theseus.__init__", "copy.deepcopy(layers[i])", "copy.deepcopy(layers[i * k])"),),
+        ("tests/test_theseus.py",), "distance of the second successor from the second layer",
+        first_layer_of_the_second_successor),
     Mutant(
         "replacing_in_evaluation", "ch08",
         "The coin is thrown in evaluation too.",
