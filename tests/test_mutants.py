@@ -155,23 +155,15 @@ def test_the_library_itself_never_uses_mutants():
 # ------------------------------------------------------------------------------------------ the runner
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, "tools/mutants.py", "--workers", "1", *arguments], cwd=ROOT,
-                          capture_output=True, text=True, timeout=300, check=False)
-
-
-def test_a_sample_of_the_mutants_is_caught():
-    ended = run("last_layer_in_patience", "one_draw_for_all_modules", "untied_head")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "3 of 3 mutants caught" in ended.stdout and "SURVIVED" not in ended.stdout
-
-
-def test_a_mutant_that_no_test_notices_turns_the_run_red():
-    ended = run("missing_t_squared", "floor_of_the_layer_ratio", "--tests", "tests/test_layer_maps.py")
-    assert ended.returncode == 1
-    assert re.search(r"RED +missing_t_squared .*SURVIVED: a test is missing", ended.stdout), ended.stdout
-    assert re.search(r"ok +floor_of_the_layer_ratio .*test_layer_maps\.py::", ended.stdout)
-    assert "1 of 2 mutants caught" in ended.stdout
+def test_a_sample_is_caught_and_a_mutant_that_no_test_notices_turns_the_run_red():
+    names = ["last_layer_in_patience", "zero_based_blocks_as_layers", "missing_t_squared"]  # the last: no layer map
+    ended = subprocess.run([sys.executable, "tools/mutants.py", *names, "--tests", "tests/test_layer_maps.py"],
+                           cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    for name in names[:2]:
+        assert re.search(rf"ok +{name} .*test_layer_maps\.py::", ended.stdout), ended.stdout
+    assert re.search(r"RED +missing_t_squared .*SURVIVED: a test is missing", ended.stdout)
+    assert "2 of 3 mutants caught" in ended.stdout and "without any mutant" not in ended.stdout
 
 
 @pytest.fixture
@@ -188,7 +180,8 @@ def runner(monkeypatch):
 def answers(runner, monkeypatch, **outcome):
     """Let the runner believe that each fork came to the given verdict; the control run has the name ''."""
     def judge(jobs, workers=1):
-        for name in jobs:
+        for name, tests in jobs.items():
+            assert tests == (MUTANTS[name].tests if name else ["tests/a.py::b"])
             killed_by, trouble = outcome.get(name or "control", (None, ""))
             yield runner.Verdict(name, killed_by, 0.1, trouble)
     monkeypatch.setattr(runner, "judge", judge)
@@ -198,7 +191,8 @@ def answers(runner, monkeypatch, **outcome):
 def test_a_test_that_fails_anyway_catches_nothing(runner, monkeypatch, capsys):
     assert answers(runner, monkeypatch, untied_head=("tests/a.py::b", "")) == 0
     assert answers(runner, monkeypatch, untied_head=("tests/a.py::b", ""), control=("tests/a.py::b", "")) == 1
-    assert "always fails catches nothing" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.count("1 of 1 mutants caught") == 2 and shown.count("always fails catches nothing") == 1
 
 
 def test_tests_that_cannot_run_catch_nothing(runner, monkeypatch, capsys):
