@@ -144,7 +144,7 @@ TEACHERS = {
         recipe=Recipe(steps=1000, learning_rate=5e-4, warmup=0.1, precision="auto", seed=1, evaluate_every=125)),
     "topics": TeacherRecipe(
         data="topics", head=("classifier", "pooler", "LayerNorm"), batch_size=32, max_length=128,
-        recipe=Recipe(steps=900, learning_rate=5e-4, warmup=0.1, precision="auto", seed=1, evaluate_every=150)),
+        recipe=Recipe(steps=700, learning_rate=5e-4, warmup=0.1, precision="auto", seed=1, evaluate_every=350)),
 }
 
 

@@ -40,7 +40,6 @@ class Arm:
     temperature: float = 1.0
     labels: int = 0  # how many training sentences keep their label; 0: all of them
     text: int = 0  # how many training sentences are read at all; 0: all of them
-    scale_by_t_squared: bool = True
     steps: int = 500
     learning_rate: float = 1e-3
 
@@ -52,7 +51,6 @@ ARMS = {
     "soft, T=4": Arm(hard_weight=0.0, soft_weight=1.0, temperature=4.0),
     "soft, T=20": Arm(hard_weight=0.0, soft_weight=1.0, temperature=20.0),
     "both, T=4": Arm(hard_weight=0.5, soft_weight=0.5, temperature=4.0),
-    "both, T=4, without T²": Arm(hard_weight=0.5, soft_weight=0.5, temperature=4.0, scale_by_t_squared=False),
     "500 labels": Arm(hard_weight=1.0, soft_weight=0.0, labels=500, text=500),
     "500 labels + unlabelled text": Arm(hard_weight=0.5, soft_weight=0.5, temperature=4.0, labels=500),
 }
@@ -105,7 +103,7 @@ def loss_terms(arm: Arm):
     def terms(model, batch):
         hard_weight = arm.hard_weight if (batch["labels"] != IGNORED).any() else 0.0
         recipe = hinton.HintonRecipe(temperature=arm.temperature, hard_weight=hard_weight,
-                                     soft_weight=arm.soft_weight, scale_by_t_squared=arm.scale_by_t_squared)
+                                     soft_weight=arm.soft_weight)
         return hinton.terms(model, None, batch, recipe)
     return terms
 
