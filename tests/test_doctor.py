@@ -270,8 +270,10 @@ def test_every_form_is_told_from_the_others(form):
     q, p, z, t = (student / T).softmax(-1), (teacher / T).softmax(-1), student.softmax(-1), teacher.softmax(-1)
     losses = dict(zip(FORMS, (
         F.kl_div(q.log(), p, reduction="sum"), F.mse_loss(student, teacher), F.kl_div(p.log(), q, reduction="sum"),
-        F.kl_div(q, p, reduction="sum"), -(q.log() * p.log()).sum(), F.kl_div(q.log(), (t / T).softmax(-1)),
-        F.kl_div((z / T).log_softmax(-1), (t / T).softmax(-1), reduction="sum")), strict=True))
+        F.kl_div(q, p, reduction="sum"), -(q.log() * p.log()).sum(),
+        F.kl_div(q.log(), (t / T).softmax(-1), reduction="sum"),
+        F.kl_div((z / T).log_softmax(-1), (t / T).softmax(-1), reduction="sum"),
+        F.kl_div(q.log(), t, reduction="sum"), F.kl_div(z.log(), p, reduction="sum")), strict=True))
     loss = losses[form] + 0.2 * F.cross_entropy(student, labels)
     found = recognise(torch.autograd.grad(loss, student)[0], student.detach(), teacher, labels)
     assert found.form == form and found.explained > 0.999
@@ -490,6 +492,22 @@ def test_the_teacher_compared_with_itself(pair):
         return out | {"hard": hinton.terms(student, pair.teacher, batch, pair.recipe)["hard"]}
 
     assert_names(pair.diagnose(careless), "gradient", "error")
+
+
+def test_the_student_compared_with_itself(pair):
+    def careless(student, batch):
+        own = batch | {"teacher_logits": hinton.logits_of(student, batch).detach()}
+        soft = hinton.terms(student, None, own, replace(pair.recipe, hard_weight=0.0))
+        return soft | {"hard": hinton.terms(student, pair.teacher, batch, pair.recipe)["hard"]}
+
+    assert_names(pair.diagnose(careless), "gradient", "error")
+
+
+def test_two_weights_that_changed_places(pair):
+    meant = replace(pair.recipe, soft_weight=0.8, hard_weight=0.2)
+    swapped = replace(meant, soft_weight=0.2, hard_weight=0.8)
+    report = pair.diagnose(lambda s, b: hinton.terms(s, pair.teacher, b, swapped), meant)
+    assert_names(report, "weights", "warning")
 
 
 def test_a_mask_that_is_not_passed(pair):
@@ -873,6 +891,7 @@ def shell(*arguments):
                           text=True, timeout=600, check=False)
 
 
+@pytest.mark.slow
 def test_the_shell_diagnoses_two_folders(saved):
     done = shell(saved / "student", saved / "teacher", "--text", saved / "text.txt", "--json")
     assert done.returncode == 0, done.stderr

@@ -61,6 +61,14 @@ def both_softmax_twice(z: Rows, t: Rows, T: float) -> Rows:
     return s * (outer - (s * outer).sum(-1, keepdim=True))  # the chain rule through the inner softmax
 
 
+def student_softened_only(z: Rows, t: Rows, T: float) -> Rows:
+    return (z / T).softmax(-1) - t.softmax(-1)
+
+
+def teacher_softened_only(z: Rows, t: Rows, T: float) -> Rows:
+    return z.softmax(-1) - (t / T).softmax(-1)
+
+
 def logit_mse(z: Rows, t: Rows, T: float) -> Rows:
     return z - t
 
@@ -73,6 +81,8 @@ FORMS: dict[str, Callable[[Rows, Rows, float], Rows]] = {
     "the teacher's log-probabilities where probabilities belong": teacher_logarithms_as_probabilities,
     "softmax taken twice of the teacher's logits": teacher_softmax_twice,
     "softmax taken twice of both models' logits": both_softmax_twice,
+    "the temperature on the student's side only": student_softened_only,
+    "the temperature on the teacher's side only": teacher_softened_only,
 }
 MISTAKES = tuple(FORMS)[3:]  # nobody means these; swapped arguments are sometimes meant
 

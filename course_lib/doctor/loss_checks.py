@@ -41,11 +41,13 @@ def loss_runs(case: Case) -> Iterable[Finding]:
 def reaches_student(case: Case) -> Iterable[Finding]:
     if not _usable(case):
         return
+    total = sum(case.loss.norms.values())
     for term, norm in case.loss.norms.items():
-        if not norm > 0:
+        nothing = norm < 1e-6 * total and abs(case.loss.values[term]) < 1e-5  # rounding: one thing compared with itself
+        if not norm > 0 or nothing:
             what = f"gradient of '{term}' (value {case.loss.values[term]:.3g}) at the student"
             yield Finding("error", "gradient", what, norm, ">=", 1e-12, chapter=CH1,
-                          why="This term does not depend on the student: two teacher outputs were compared, or the "
+                          why="This term does not teach the student: two outputs of one model were compared, or the "
                               "student ran under no_grad, or was detached.",
                           fix=f"out['{term}'] = loss(student(**inputs).logits, teacher_logits)  # student first")
 
@@ -100,7 +102,8 @@ def logit_loss(case: Case) -> Iterable[Finding]:
         return
     if found.form in MISTAKES:
         yield Finding("error", name, f"the gradient is that of: {found.form}; share explained", found.explained, ">=",
-                      WELL, why="The softmax is missing on one side, or taken once too often. The loss still falls.",
+                      WELL,
+                      why="Softmax or temperature is missing on one side, or is there twice. The loss falls anyway.",
                       fix="F.kl_div((student_logits / T).log_softmax(-1), (teacher_logits / T).softmax(-1), "
                           "reduction='batchmean') * T**2", chapter=CH1)
         return
@@ -144,6 +147,11 @@ def _scale(case: Case, found: LogitLoss) -> Iterable[Finding]:
     ratio = found.soft / weight
     reason = min(factors, key=lambda why: abs(math.log(ratio / factors[why])) if ratio > 0 else math.inf)
     what = f"size of the soft gradient relative to {weight:.3g} * T^2 * KL per row ({source})"
+    if _swapped(case, found):
+        yield Finding("warning", "weights", "the soft loss carries the hard weight, and the other way round; " + what,
+                      ratio, "==", 1, chapter=CH1, fix="soft_weight * soft + hard_weight * hard",
+                      why="Some codes let alpha weigh the hard loss, others the soft one. Name the two weights.")
+        return
     close = ratio > 0 and abs(math.log(ratio / factors[reason])) < 0.1
     if close and (reason == "none" or abs(factors[reason] - 1) < 0.1):
         yield Finding("ok", "scale of the loss", what, ratio, "==", 1)
@@ -179,6 +187,12 @@ def _soft_weight(case: Case, found: LogitLoss) -> tuple[float | None, str]:
     if abs(found.hard) < 0.01 and len(case.loss.values) == 1:
         return 1.0, "the only term"
     return None, ""
+
+
+def _swapped(case: Case, found: LogitLoss) -> bool:
+    hard, soft = case.recipe.get("hard_weight"), case.recipe.get("soft_weight")
+    return bool(hard and soft) and hard != soft and math.isclose(found.soft, hard, rel_tol=0.05) and math.isclose(
+        found.hard, soft, rel_tol=0.05)
 
 
 def _recognised(case: Case) -> LogitLoss | None:
