@@ -45,7 +45,7 @@ class Projection(nn.Module):
         widths = (student_width, teacher_width) if side == "student" else (teacher_width, student_width)
         self.blocks = nn.Linear(*widths, bias=bias)
         self.embeddings = self.blocks if maps == "shared" else nn.Linear(*widths, bias=bias)
-        for linear in {self.blocks, self.embeddings}:
+        for linear in dict.fromkeys((self.blocks, self.embeddings)):
             # Orthogonal: the start keeps lengths and angles where it can, and equal widths start as a rotation.
             nn.init.orthogonal_(linear.weight)
             if bias:

@@ -94,3 +94,16 @@ def test_training_shrinks_a_teacher_side_map_but_not_a_frozen_one():
     frozen, *_ = train_freely("teacher", trainable=False)
     assert loss < 1e-3
     assert trained.blocks.weight.norm() < 0.9 * frozen.blocks.weight.norm()
+
+
+def test_the_same_seed_gives_the_same_projections_however_often_it_is_built():
+    """The order in which two maps draw their start must not depend on where they lie in memory."""
+    def built():
+        torch.manual_seed(0)
+        one = Projection(8, 12, maps="two")
+        return torch.cat([one.blocks.weight.flatten(), one.embeddings.weight.flatten()])
+
+    first, keep_alive = built(), []
+    for _ in range(20):
+        keep_alive.append(torch.empty(1000))
+        assert torch.equal(built(), first)
