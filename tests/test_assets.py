@@ -25,6 +25,7 @@ def one_asset(tmp_path, monkeypatch):
              "files": {"text.txt": SHA}}
     monkeypatch.setattr(assets, "manifest", lambda: {"text": entry})
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
+    monkeypatch.delenv("COURSE_OFFLINE", raising=False)  # the suite itself runs with the network forbidden
     monkeypatch.setattr(assets, "_verified", set())
     folder = tmp_path / "assets" / "text"
     folder.mkdir(parents=True)
