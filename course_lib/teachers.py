@@ -35,8 +35,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from course_lib.assets import DATA, asset, cache_folder
+from course_lib.assets import DATA, asset, cache_folder, manifest
 from course_lib.data import Batches, MaskedBatch, encode, in_order, load_data, windows
+from course_lib.masking import IGNORED
 from course_lib.training import Recipe, autocast, train, write_atomically
 
 
@@ -112,8 +113,6 @@ def _load_own(name: str) -> Teacher:
 
 
 def asset_hash() -> str:
-    from course_lib.assets import manifest
-
     return manifest()["minilm-l6"]["files"]["model.safetensors"]
 
 
@@ -184,18 +183,23 @@ def merge_adapter(model: PreTrainedModel) -> None:
             setattr(parent, name.rpartition(".")[2], module.get_base_layer())
 
 
-def masked_lm_terms(model: PreTrainedModel, batch: dict) -> dict[str, torch.Tensor]:
-    """Cross-entropy at the masked positions. The head sees those only: 15 % of the work of a full softmax."""
+def answers(model: PreTrainedModel, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels, one row per question: a sentence, or a masked position.
+
+    A masked-LM head sees the masked positions only: 15 % of the work of a full softmax.
+    """
+    if not isinstance(model, BertForMaskedLM):
+        return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits, batch["labels"]
     hidden = model.bert(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-    chosen = batch["labels"] != -100
-    logits = model.cls(hidden[chosen])  # (B, T, H) -> (chosen, vocabulary)
-    return {"masked_lm": nn.functional.cross_entropy(logits.float(), batch["labels"][chosen])}
+    chosen = batch["labels"] != IGNORED
+    return model.cls(hidden[chosen]), batch["labels"][chosen]  # (B, T, H) -> (chosen, vocabulary)
 
 
-def classification_terms(model: PreTrainedModel, batch: dict) -> dict[str, torch.Tensor]:
-    """Cross-entropy with the true class."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return {"hard": nn.functional.cross_entropy(logits.float(), batch["labels"])}
+def terms(model: PreTrainedModel, batch: dict) -> dict[str, torch.Tensor]:
+    """Cross-entropy with the true class, or with the hidden token."""
+    logits, labels = answers(model, batch)
+    name = "masked_lm" if isinstance(model, BertForMaskedLM) else "hard"
+    return {name: nn.functional.cross_entropy(logits.float(), labels)}
 
 
 @torch.no_grad()
@@ -206,13 +210,7 @@ def score(model: PreTrainedModel, made: TeacherRecipe, split: str) -> dict[str, 
     model.eval()
     for batch in task.in_order:
         with autocast(made.recipe.precision):
-            if made.data == "wikipedia":
-                hidden = model.bert(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-                chosen = batch["labels"] != -100
-                logits, labels = model.cls(hidden[chosen]), batch["labels"][chosen]
-            else:
-                logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-                labels = batch["labels"]
+            logits, labels = answers(model, batch)
         right += (logits.argmax(-1) == labels).sum().item()
         total += len(labels)
     return {"accuracy": 100 * right / total}
@@ -238,7 +236,6 @@ def build(name: str) -> dict:
     model = new_model(made)
     add_adapter(model, made)
     task = _task(made, "train")
-    terms = masked_lm_terms if made.data == "wikipedia" else classification_terms
     history = train(model, task.batches, terms, made.recipe, folder=run_folder,
                     evaluate=lambda m: _say(score(m, made, "validation")))
     trained = {n: p.detach().half().contiguous() for n, p in model.named_parameters() if p.requires_grad}
