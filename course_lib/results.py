@@ -16,7 +16,9 @@ import json
 import os
 import pkgutil
 import platform
+import re
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, is_dataclass
@@ -32,13 +34,22 @@ from course_lib.measures import Difference, Interval, mean_and_interval, paired_
 from course_lib.training import write_atomically
 
 
+def _modules() -> dict[str, str]:
+    """Name of the experiment -> its module. Modules without a chapter's number are shared ground."""
+    found = [m.name for m in pkgutil.iter_modules(experiments.__path__)]
+    return {module.split("_")[0]: module for module in found if re.match(r"(ch|lab)\d+_", module)}
+
+
+def names() -> list[str]:
+    """The experiments there are: one per chapter or lab."""
+    return list(_modules())
+
+
 def experiment(name: str) -> ModuleType:
-    """The module of chapter `name` ("ch01")."""
-    modules = [m.name for m in pkgutil.iter_modules(experiments.__path__)]
-    for module in modules:
-        if module.split("_")[0] == name:
-            return importlib.import_module(f"course_lib.experiments.{module}")
-    raise ValueError(f"No experiment '{name}'. There are: {', '.join(m.split('_')[0] for m in modules)}.")
+    """The module of chapter `name` ("ch01"). Raises: ValueError with the names there are."""
+    if name not in _modules():
+        raise ValueError(f"No experiment '{name}'. There are: {', '.join(names())}.")
+    return importlib.import_module(f"course_lib.experiments.{_modules()[name]}")
 
 
 def measure(name: str) -> dict:
@@ -54,7 +65,7 @@ def measure(name: str) -> dict:
     missing = [(arm, seed) for arm in arms for seed in module.SEEDS if not any(
         r["arm"] == arm and r["seed"] == seed for r in kept)]
     module.prepare()
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _start_worker, (os.getpid(),)) as pool:
         for done in as_completed(runs := [pool.submit(_run, name, arm, seed) for arm, seed in missing]):
             if done.exception():
                 continue  # the other runs are worth keeping; the error is raised at the end
@@ -67,6 +78,17 @@ def measure(name: str) -> dict:
         for run in runs:
             run.result()
     return record
+
+
+def _start_worker(parent: int) -> None:
+    """One thread per process; and a worker whose parent was killed must not go on for an hour unseen."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    torch.set_num_threads(1)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run(name: str, arm: str, seed: int) -> dict:
@@ -137,8 +159,7 @@ def summary(name: str, number: str, baseline: str, arms: list[str] | None = None
 
 
 def main(arguments: list[str]) -> None:
-    names = [a for a in arguments if not a.startswith("-")]
-    for name in names or [m.name.split("_")[0] for m in pkgutil.iter_modules(experiments.__path__)]:
+    for name in [a for a in arguments if not a.startswith("-")] or names():
         if "--list" in arguments:
             module, have = experiment(name), load(name)["runs"] if _path(name).exists() else []
             print(f"{name}: {len(have)} of {len(module.ARMS) * len(module.SEEDS)} runs. {module.ABOUT}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import pkgutil
 from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
 
-from course_lib import experiments, results
+from course_lib import results
 
 
 class PoolHere:
@@ -100,7 +99,7 @@ def test_missing_numbers_name_the_command_that_makes_them(fake):
         results.values("ch99", "c", "accuracy")
 
 
-NAMES = [m.name.split("_")[0] for m in pkgutil.iter_modules(experiments.__path__)]
+NAMES = results.names()
 
 
 @pytest.mark.parametrize("name", NAMES)

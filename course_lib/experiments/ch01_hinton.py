@@ -6,28 +6,24 @@ same for every arm of a seed. Only the loss differs between arms, and in the las
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from course_lib.assets import DATA, cache_folder
-from course_lib.data import Batches, encode, in_order, load_data
+from course_lib.data import Batches
+from course_lib.experiments.sentences import SEEDS, examples, prepare, scores, teacher
 from course_lib.masking import IGNORED
-from course_lib.measures import accuracy, agreement, calibration, paired_difference, predict_logits
+from course_lib.measures import paired_difference
 from course_lib.methods import hinton
-from course_lib.methods.cached import ask_teacher, attach, load_soft_labels
 from course_lib.students import new_student
-from course_lib.teachers import Teacher, load_teacher
 from course_lib.training import Recipe, train
 
+__all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "examples", "loss_terms", "poll_result", "prepare", "run", "scores",
+           "student", "teacher", "training_set"]
+
 ABOUT = "Movie sentences, 2 x 128 student from scratch: labels alone against soft targets."
-SEEDS = range(5)
 SHAPE = {"layers": 2, "hidden": 128, "heads": 2, "intermediate": 512}
-MAX_LENGTH = 64
 BATCH_SIZE = 64
 
 
@@ -58,33 +54,6 @@ ARMS = {
 MAIN = [name for name, arm in ARMS.items() if not arm.labels]  # the arms that see all labels: the chapter's first table
 
 
-@cache
-def teacher() -> Teacher:
-    return load_teacher("sentiment")
-
-
-@cache
-def examples(split: str) -> list[dict]:
-    """The encoded sentences of a split, each with the teacher's logits (up to a constant) as `teacher_logits`.
-
-    The teacher is asked once per sentence; its answers are kept in the cache folder and checked against the sentences.
-    """
-    rows = encode(load_data("sentiment")[split], teacher().tokenizer, MAX_LENGTH)
-    version = hashlib.sha256((DATA / "teachers/sentiment/adapter.safetensors").read_bytes()).hexdigest()[:12]
-    path = cache_folder() / "answers" / f"sentiment-{split}-{version}.safetensors"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ask_teacher(teacher().model, rows).save(path)
-    log_probs = attach(rows, load_soft_labels(path))
-    return [row | {"teacher_logits": kept["teacher_log_probs"]} for row, kept in zip(rows, log_probs, strict=True)]
-
-
-def prepare() -> None:
-    """Ask the teacher before the runs start, so that they do not all ask at once."""
-    for split in ("train", "test"):
-        examples(split)
-
-
 def student(seed: int) -> PreTrainedModel:
     """2 layers x 128, 4.4 million weights, of which 3.9 million are word embeddings; nothing is copied."""
     return new_student(teacher().model, **SHAPE, seed=seed)
@@ -106,17 +75,6 @@ def loss_terms(arm: Arm):
                                      soft_weight=arm.soft_weight)
         return hinton.terms(model, None, batch, recipe)
     return terms
-
-
-def scores(model: PreTrainedModel, split: str = "test") -> dict[str, float]:
-    """Accuracy, agreement with the teacher and calibration error, in percent."""
-    rows = examples(split)
-    logits = predict_logits(model, in_order(rows))
-    labels = torch.tensor([row["label"] for row in rows])
-    answers = torch.tensor(np.array([row["teacher_logits"] for row in rows]))
-    return {"accuracy": round(100 * accuracy(logits, labels), 2),
-            "agreement": round(100 * agreement(logits, answers), 2),
-            "calibration_error": round(100 * calibration(logits, labels).ece, 2)}
 
 
 def run(arm_name: str, seed: int) -> dict[str, float]:
