@@ -2,7 +2,7 @@
 
 Adding a chapter: write `chNN.py` in this folder with one `CHAPTER = Chapter(...)`, write its solutions and typical
 mistakes in `tests/solutions/chNN.py`, and run `python tests/solutions/make_golden.py chNN`. That stores inputs and
-numbers in `golden/chNN.json`; nothing here says how they are computed.
+numbers in `golden/chNN.json`; nothing here says how they are computed. A failure lab is the same, with the name `labN`.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ def letter(index: int) -> str:
 
 
 def chapter_names() -> list[str]:
-    """All chapters that have exercises, in order."""
+    """All chapters and labs that have exercises, in order."""
     files = (entry.name for entry in resources.files(__package__).iterdir())
-    return sorted(name.removesuffix(".py") for name in files if re.fullmatch(r"ch\d\d\.py", name))
+    return sorted(name.removesuffix(".py") for name in files if re.fullmatch(r"(ch\d\d|lab\d)\.py", name))
 
 
 def chapter(name: str) -> Chapter:
