@@ -29,7 +29,7 @@ def _load_comparison():
 
 
 comparison = _load_comparison()
-CHAPTERS = [path for path in notebooks.sources([]) if path.stem.startswith("ch")]
+CHAPTERS = [path for path in notebooks.sources([]) if path.stem.startswith(("ch", "lab"))]
 HEAD = "---\nkernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n\n"
 
 

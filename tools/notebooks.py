@@ -322,9 +322,9 @@ def check() -> int:
             problems.append(f"{path.stem}: {difference}")
             continue
         notebook = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
-        if path.stem.startswith("ch"):
+        if path.stem.startswith(("ch", "lab")):
             problems += [f"{path.stem}: {problem}" for problem in lint(notebook, setup)]
-        if why_stale(path) and path.stem.startswith("ch"):
+        if why_stale(path) and path.stem.startswith(("ch", "lab")):
             print(f"note: {path.stem} was built before this change: {why_stale(path)}")
     orphans = [path for path in FOLDER.glob("*.ipynb") if not path.with_suffix(".md").exists()]
     problems += [f"{path.name} has no source beside it: write {path.stem}.md" for path in orphans]
