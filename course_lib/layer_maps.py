@@ -84,6 +84,17 @@ def distilbert(student_layers: int, teacher_layers: int, *, as_in: Literal["pape
     return tuple((i + 1, _nearest(i * (teacher_layers - 1), gaps) + 1) for i in range(student_layers))
 
 
+def groups(student_layers: int, teacher_layers: int) -> LayerMap:
+    """Every student block with the k teacher blocks it stands in for (BERT-of-Theseus, section 3.1).
+
+    6 -> 3: 1 with 1 and 2, 2 with 3 and 4, 3 with 5 and 6. One student block has several teacher blocks here.
+    """
+    _require_depths(student_layers, teacher_layers)
+    _multiple(1, student_layers, teacher_layers, "refuse")
+    size = teacher_layers // student_layers
+    return tuple(((t - 1) // size + 1, t) for t in range(1, teacher_layers + 1))
+
+
 def check(layer_map: Iterable[Sequence[int]], student_layers: int, teacher_layers: int) -> LayerMap:
     """Return `layer_map` as a tuple of integer pairs after checking every index against both depths.
 

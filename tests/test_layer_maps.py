@@ -53,6 +53,13 @@ def test_distilbert_paper_copies_one_layer_out_of_two():
     assert teachers(layer_maps.distilbert(3, 6)) == [1, 3, 5]
 
 
+def test_theseus_groups_give_every_teacher_block_to_one_student_block():
+    assert layer_maps.groups(3, 6) == ((1, 1), (1, 2), (2, 3), (2, 4), (3, 5), (3, 6))
+    assert layer_maps.groups(2, 2) == ((1, 1), (2, 2))
+    with pytest.raises(ValueError, match="do not divide"):
+        layer_maps.groups(4, 6)
+
+
 @pytest.mark.parametrize("student, teacher, expected", [(3, 6, [1, 3, 6]), (4, 12, [1, 5, 8, 12]), (1, 6, [1]),
                                                         (2, 6, [1, 6]), (6, 6, [1, 2, 3, 4, 5, 6])])
 def test_distilbert_code_spacing_keeps_both_ends_at_other_depths(student, teacher, expected):
