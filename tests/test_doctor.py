@@ -270,6 +270,7 @@ def test_every_form_is_told_from_the_others(form):
     q, p, z, t = (student / T).softmax(-1), (teacher / T).softmax(-1), student.softmax(-1), teacher.softmax(-1)
     losses = dict(zip(FORMS, (
         F.kl_div(q.log(), p, reduction="sum"), F.mse_loss(student, teacher), F.kl_div(p.log(), q, reduction="sum"),
+        F.mse_loss(q, p),
         F.kl_div(q, p, reduction="sum"), -(q.log() * p.log()).sum(),
         F.kl_div(q.log(), (t / T).softmax(-1), reduction="sum"),
         F.kl_div((z / T).log_softmax(-1), (t / T).softmax(-1), reduction="sum"),

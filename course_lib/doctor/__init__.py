@@ -28,7 +28,8 @@ from course_lib.training import History
 __all__ = ["Finding", "Report", "diagnose"]
 
 # Before the models run. An error here would only come back as a worse message from inside torch.
-FIRST = (model_checks.shared_tensors, model_checks.weights_are_numbers, model_checks.tokens)
+FIRST = (model_checks.shared_tensors, model_checks.blocks_used_twice, model_checks.weights_are_numbers,
+         model_checks.tokens)
 
 # A cause stands before what it causes: findings of one severity keep this order.
 THEN = (
@@ -37,6 +38,9 @@ THEN = (
     model_checks.tokenizers,
     model_checks.labels,
     model_checks.teacher_mode,
+    model_checks.student_mode,
+    model_checks.padding_is_not_read,
+    model_checks.replacing,
     loss_checks.teacher_gradients,
     behaviour_checks.cache,
     loss_checks.projection_side,

@@ -37,6 +37,8 @@ def cache(case: Case) -> Iterable[Finding]:
         wrong = (top[..., 0].to(live.device) != live.argmax(-1)).double().mean().item() if same_length else 1.0
         yield compare("error", name, "share of rows whose stored favourite is not the teacher's", wrong, "<=", 0.05,
                       why="The rows belong to other examples, or to another teacher.", fix=advice, chapter=CH9)
+        if same_length and "teacher_top_log_probs" in case.batch and "teacher_temperature" in case.batch:
+            yield _cut_temperature(case, top, live)
         return
     if stored.shape != live.shape:
         yield Finding("error", name, f"stored {tuple(stored.shape)}, live {tuple(live.shape)}", chapter=CH9, fix=advice,
@@ -53,6 +55,18 @@ def cache(case: Case) -> Iterable[Finding]:
                   why="They are the teacher's answers, in another order: logits were zipped with a shuffled loader."
                   if shuffled else "They come from another teacher, other texts, or a teacher in train mode.",
                   fix=advice, chapter=CH9)
+
+
+def _cut_temperature(case: Case, top: Tensor, live: Tensor) -> Finding:
+    """The k largest probabilities against the live teacher's, at the temperature that the cache names."""
+    T = float(case.batch["teacher_temperature"].flatten()[0])
+    kept = case.batch["teacher_top_log_probs"].to(live.device).float().exp()
+    now = (live.float() / T).softmax(-1).gather(-1, top.to(live.device))
+    wrong = (0.5 * (kept - now).abs().sum(-1) > 0.02).double().mean().item()
+    return compare("error", "cached teacher", f"share of stored rows that are not the teacher's at T = {T:g}", wrong,
+                   "<=", 0.05, chapter=CH9,
+                   why="The favourites agree and the probabilities do not: softened after the cut, or not at all.",
+                   fix="top_k(teacher_logits, k, temperature=T)  # soften all classes, then cut")
 
 
 def tied_head(case: Case) -> Iterable[Finding]:
@@ -129,10 +143,11 @@ def unigram_collapse(case: Case) -> Iterable[Finding]:
     usual = _top_share(theirs)[0] if theirs is not None else 0.0
     words = ", ".join(f"{_word(case, token)!r} {part:.0%}" for token, part in commonest)
     beside = f", teacher {usual:.2f}" if theirs is not None else ""
-    untrained, hard_batch = fresh_share(case, 0.0) > 0.5, usual > 0.85
+    layers_only = case.loss is not None and not case.loss.failure and case.loss.logit_gradient is None
+    untrained, hard_batch = fresh_share(case, 0.0) > 0.5 or layers_only, usual > 0.85
     yield compare("note" if untrained or hard_batch else "error", "unigram collapse",
                   f"share of the four commonest answers among {len(ours)} ({words}{beside})", share, "<=", 0.85,
-                  why="The student has not been trained yet." if untrained else
+                  why="Its answers have not been trained yet." if untrained else
                   "The teacher does the same: take a batch of real text." if hard_batch else
                   "It answers with the corpus' most frequent tokens whatever the context: the plateau that every "
                   "masked-LM student passes, and that too small steps or too weak a signal do not leave.",

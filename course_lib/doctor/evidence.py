@@ -75,6 +75,8 @@ class Case:
     teacher_reading: Reading | None = None
     executed: list[tuple[str, nn.Module]] = field(default_factory=list)  # the student's modules, in call order
     teacher_disagreement: float | None = None  # two forwards in the teacher's present mode
+    student_disagreement: float | None = None  # some forwards in eval mode
+    cut: dict[str, float] = field(default_factory=dict)  # model -> relative change of one answer without its padding
     loss: LossRun | None = None
     failures: dict[str, str] = field(default_factory=dict)  # "student"/"teacher" -> why its forward pass failed
 
@@ -108,10 +110,15 @@ def examine(case: Case) -> None:
         case.student.eval()
         with _executed(case):
             case.student_logits, case.student_reading = _run(case, "student", case.student, case.batch)
+        case.student_disagreement = _disagreement(case.student, case.batch, runs=4)
         if case.teacher is not None and case.teacher_batch is not None:
-            case.teacher_disagreement = _disagreement(case)
+            case.teacher_disagreement = _disagreement(case.teacher, case.teacher_batch)
             case.teacher.eval()
             case.teacher_logits, case.teacher_reading = _run(case, "teacher", case.teacher, case.teacher_batch)
+        for who, model in (("student", case.student), ("teacher", case.teacher)):
+            batch = case.batch if who == "student" else case.teacher_batch
+            if model is not None and batch is not None and "attention_mask" in batch and who not in case.failures:
+                case.cut |= _without_padding(who, model, batch)
     if case.terms is not None and "student" not in case.failures:
         with as_it_was(case.student, case.teacher):
             case.student.eval()  # not the teacher: its mode is under test
@@ -152,14 +159,35 @@ def _run(case: Case, who: str, model: nn.Module, batch: Batch) -> tuple[Tensor |
 
 
 @torch.no_grad()
-def _disagreement(case: Case) -> float | None:
-    """Largest difference of the logits between two runs in the mode the teacher is in now; four sentences will do."""
-    few = {n: t[:4] for n, t in case.teacher_batch.items() if isinstance(t, Tensor)}
+def _disagreement(model: nn.Module, batch: Batch, runs: int = 2) -> float | None:
+    """Largest difference of the logits between runs in the model's present mode; four sentences will do."""
+    few = {n: t[:4] for n, t in batch.items() if isinstance(t, Tensor)}
     try:
-        first, second = (at_least_float32(measures.forward(case.teacher, few)) for _ in range(2))
-    except Exception:  # reported by the run that follows
+        first, *others = (at_least_float32(measures.forward(model, few)) for _ in range(runs))
+        return max((first - other).abs().max().item() for other in others)
+    except Exception:  # reported by the run of the whole batch; a bare encoder has no logits
         return None
-    return (first - second).abs().max().item()
+
+
+@torch.no_grad()
+def _without_padding(who: str, model: nn.Module, batch: Batch) -> dict[str, float]:
+    """The sentence with most padding on its right, read with and without it: by how much its logits differ."""
+    real = batch["attention_mask"].bool()
+    columns = torch.arange(real.shape[1], device=real.device)
+    ends = torch.where(real, columns, 0).amax(dim=1) + 1
+    row, end = int(ends.argmin()), int(ends.min())
+    if end == real.shape[1] or getattr(getattr(model, "config", None), "trigram_input", False):
+        return {}  # MobileBERT's embeddings take in both neighbours, so its last word does read one [PAD]
+    text = {n: batch[n][row : row + 1] for n in ("input_ids", "attention_mask", "token_type_ids") if n in batch}
+    try:
+        long, short = (at_least_float32(measures.forward(model, {n: t[:, :stop] for n, t in text.items()}))
+                       for stop in (real.shape[1], end))
+    except Exception:  # a bare encoder has no logits; a failure is reported by the run of the whole batch
+        return {}
+    if long.ndim == 3:
+        long, short = long[:, :end], short[:, :end]
+    scale = long.abs().max().item()
+    return {who: (long - short).abs().max().item() / scale} if scale > 0 else {}
 
 
 @contextmanager

@@ -26,6 +26,9 @@ Rows = Float[Tensor, "rows classes"]
 KL = "KL divergence or soft cross-entropy"
 HARD = "hard loss only"
 MSE = "squared distance of logits"
+REVERSED_KL = "KL with its arguments swapped"
+PROBABILITY_MSE = "the squared distance of probabilities"
+HARD_TWICE = "softmax taken twice in the hard loss"
 SAMPLE = 400_000  # numbers that are fitted; a whole batch of a masked LM would not fit in memory
 WELL = 0.999  # share of the squared gradient, beyond the hard loss, that a fit must explain
 NOTHING = 1e-11  # a rest this small, relative to the squared gradient, is float32's rounding
@@ -73,10 +76,26 @@ def logit_mse(z: Rows, t: Rows, T: float) -> Rows:
     return z - t
 
 
+def probability_mse(z: Rows, t: Rows, T: float) -> Rows:
+    q, p = (z / T).softmax(-1), (t / T).softmax(-1)
+    return through_softmax(q, q - p)
+
+
+def through_softmax(probs: Rows, gradient: Rows) -> Rows:
+    """The chain rule: a gradient at the probabilities becomes one at the logits."""
+    return probs * (gradient - (probs * gradient).sum(-1, keepdim=True))
+
+
+def hard_loss_of_probabilities(z: Rows, one_hot: Rows) -> Rows:
+    probs = z.softmax(-1)
+    return through_softmax(probs, probs.softmax(-1) - one_hot)
+
+
 FORMS: dict[str, Callable[[Rows, Rows, float], Rows]] = {
     KL: kl,
     MSE: logit_mse,
-    "KL with its arguments swapped": reversed_kl,
+    REVERSED_KL: reversed_kl,
+    PROBABILITY_MSE: probability_mse,
     "probabilities where log-probabilities belong": student_probabilities_as_logarithms,
     "the teacher's log-probabilities where probabilities belong": teacher_logarithms_as_probabilities,
     "softmax taken twice of the teacher's logits": teacher_softmax_twice,
@@ -84,7 +103,7 @@ FORMS: dict[str, Callable[[Rows, Rows, float], Rows]] = {
     "the temperature on the student's side only": student_softened_only,
     "the temperature on the teacher's side only": teacher_softened_only,
 }
-MISTAKES = tuple(FORMS)[3:]  # nobody means these; swapped arguments are sometimes meant
+MISTAKES = (*tuple(FORMS)[4:], HARD_TWICE)  # nobody means these; the two before are sometimes meant
 
 
 @dataclass(frozen=True)
@@ -119,18 +138,21 @@ def recognise(gradient: Rows, student: Rows, teacher: Rows, labels: Int[Tensor, 
         return None
     chosen = _sample(taking_part, hard_rows, max(8, SAMPLE // gradient.shape[-1]))
     g, z, t = (x[chosen].double() for x in (gradient, student, teacher))
-    hard = torch.zeros_like(g)
+    hard, hard_twice = torch.zeros_like(g), torch.zeros_like(g)
     if labelled:
         kept = hard_rows[chosen]
-        hard[kept] = z[kept].softmax(-1) - F.one_hot(labels[chosen][kept], g.shape[-1]).double()
+        one_hot = F.one_hot(labels[chosen][kept], g.shape[-1]).double()
+        hard[kept] = z[kept].softmax(-1) - one_hot
+        hard_twice[kept] = hard_loss_of_probabilities(z[kept], one_hot)
     size, rest = _norm2(g), _norm2(g - _weight(g, hard) * hard)
     if rest < NOTHING * size:
         return LogitLoss(HARD, 1.0, 0.0, _weight(g, hard) * labelled, rows, labelled, 1.0)
 
     def fit(form: str, T: float) -> LogitLoss:
-        soft = FORMS[form](z, t, T)
-        a, b = _two_weights(g, soft, hard)
-        explained = 1 - _norm2(g - a * soft - b * hard) / rest
+        second = hard_twice if form == HARD_TWICE else hard
+        soft = FORMS.get(form, kl)(z, t, T)
+        a, b = _two_weights(g, soft, second)
+        explained = 1 - _norm2(g - a * soft - b * second) / rest
         return LogitLoss(form, T, a * rows / (T if form == KL else 1.0), b * labelled, rows, labelled, explained)
 
     if temperature is not None and temperature > 0:
@@ -140,7 +162,8 @@ def recognise(gradient: Rows, student: Rows, teacher: Rows, labels: Int[Tensor, 
     best = _best_temperature(fit, KL)
     if best.explained > WELL:
         return best
-    others = [_best_temperature(fit, form) for form in FORMS if form != KL]
+    forms = [form for form in FORMS if form != KL] + [HARD_TWICE] * bool(labelled)
+    others = [_best_temperature(fit, form) for form in forms]
     other = max(others, key=lambda found: found.explained)
     return other if other.explained > best.explained + 1e-3 else best
 

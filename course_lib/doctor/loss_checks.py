@@ -8,8 +8,18 @@ from collections.abc import Iterable
 import torch
 
 from course_lib.doctor.evidence import Case
-from course_lib.doctor.logit_loss import HARD, KL, MISTAKES, MSE, WELL, LogitLoss, recognise
-from course_lib.doctor.reading import CH1, CH3, CH5, CH7, CH8, COMMAS, executed_blocks, fresh_share
+from course_lib.doctor.logit_loss import (
+    HARD,
+    HARD_TWICE,
+    KL,
+    MISTAKES,
+    PROBABILITY_MSE,
+    REVERSED_KL,
+    WELL,
+    LogitLoss,
+    recognise,
+)
+from course_lib.doctor.reading import CH1, CH3, CH5, CH7, CH8, CH9, COMMAS, executed_blocks, fresh_share
 from course_lib.doctor.report import Finding, compare
 from course_lib.projections import price_of_collapse
 
@@ -36,6 +46,11 @@ def loss_runs(case: Case) -> Iterable[Finding]:
                       why="A logarithm of a negative number or of 0, a mean over nothing, or NaN in the batch. "
                           "F.kl_div wants log-probabilities of the student and probabilities of the teacher.",
                       fix="F.kl_div(student_logits.log_softmax(-1), teacher_logits.softmax(-1), reduction='batchmean')")
+        if value < -1e-3:
+            yield Finding("error", "loss", f"value of the term '{name}'", value, ">=", 0, chapter=CH9,
+                          why="No distance and no cross-entropy is below 0: a distribution does not sum to 1, as "
+                              "when the rest of a top-k cache is left out.",
+                          fix="top_k_loss(student_logits, top_k(teacher_logits, k))  # methods.cached keeps the rest")
 
 
 def reaches_student(case: Case) -> Iterable[Finding]:
@@ -90,6 +105,14 @@ def padding(case: Case) -> Iterable[Finding]:
 
 # --- The logit loss, read from its gradient ---------------------------------------------------------------------------
 
+RARELY_MEANT = {  # form: (why, fix)
+    REVERSED_KL: ("KL(student || teacher) lets the student drop what it finds hard; the papers use "
+                  "KL(teacher || student). F.kl_div takes the student FIRST.",
+                  "F.kl_div(student_log_probs, teacher_probs, reduction='batchmean')"),
+    PROBABILITY_MSE: ("The papers compare raw logits. Between probabilities a sure teacher hardly pulls: the gradient "
+                      "goes through a softmax that is flat there.", "F.mse_loss(student_logits, teacher_logits)"),
+}
+
 
 def logit_loss(case: Case) -> Iterable[Finding]:
     found = _recognised(case)
@@ -104,14 +127,15 @@ def logit_loss(case: Case) -> Iterable[Finding]:
         yield Finding("error", name, f"the gradient is that of: {found.form}; share explained", found.explained, ">=",
                       WELL,
                       why="Softmax or temperature is missing on one side, or is there twice. The loss falls anyway.",
-                      fix="F.kl_div((student_logits / T).log_softmax(-1), (teacher_logits / T).softmax(-1), "
-                          "reduction='batchmean') * T**2", chapter=CH1)
+                      fix="F.cross_entropy(student_logits, labels)  # it takes the softmax itself"
+                      if found.form == HARD_TWICE else
+                      "F.kl_div((student_logits / T).log_softmax(-1), (teacher_logits / T).softmax(-1), "
+                      "reduction='batchmean') * T**2", chapter=CH1)
         return
-    if found.form not in (KL, MSE):
+    if found.form in RARELY_MEANT:
+        why, fix = RARELY_MEANT[found.form]
         yield Finding("warning", name, f"the gradient is that of {found.form}; share explained", found.explained, ">=",
-                      WELL, why="KL(student || teacher) lets the student drop what it finds hard; the papers use "
-                                "KL(teacher || student). F.kl_div takes the student FIRST.", chapter=CH1,
-                      fix="F.kl_div(student_log_probs, teacher_probs, reduction='batchmean')")
+                      WELL, why=why, fix=fix, chapter=CH1)
         return
     yield Finding("ok", name, f"{found.form}; share explained", found.explained, ">=", WELL)
     if found.form == KL:
@@ -300,6 +324,11 @@ def _without_gradient(case: Case, ran: dict[str, list[tuple[str, torch.nn.Parame
                   len(cut), "==", 0,
                   why="The gradient is cut on its way down: a detach, a no_grad, or a copy that is not used.",
                   fix="print([n for n, p in student.named_parameters() if p.grad is None])", chapter=CH8)
+    if "student_layer" in case.recipe and len(ran) > 1 and max(pulled):
+        wanted = case.recipe["student_layer"] or len(ran)
+        yield compare("warning", "layer of the loss", "deepest block that the loss reaches", last + 1, "==", wanted,
+                      why="The recipe wants another layer (None = the last one) than the one that is compared.",
+                      fix="reading.queries[max(reading.queries)]  # the last layer", chapter=CH7)
     idle = [n for n, norm in norms.items() if not norm > 0]
     if idle and not cut:
         yield Finding("note", "frozen parameters", f"trainable tensors this loss does not reach, such as {idle[-1]}",

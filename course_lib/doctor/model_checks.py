@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from course_lib import layer_maps
-from course_lib.doctor.evidence import Case
-from course_lib.doctor.reading import CH0, CH1, CH3, CH4, CH5, CH7, CH9, COMMAS, depth, vocabulary_rows
+from course_lib.doctor.evidence import Case, is_block
+from course_lib.doctor.reading import CH0, CH1, CH2, CH3, CH4, CH5, CH7, CH8, CH9, COMMAS, depth, vocabulary_rows
 from course_lib.doctor.report import Finding, compare
 from course_lib.masking import IGNORED
 
@@ -226,6 +226,42 @@ def teacher_mode(case: Case) -> Iterable[Finding]:
                       "left inside.", fix="for m in teacher.modules(): m.eval()", chapter=CH5)
 
 
+def student_mode(case: Case) -> Iterable[Finding]:
+    if case.student_disagreement is not None and case.student_logits is not None:
+        limit = 1e-3 * max(1.0, case.student_logits.abs().max().item())
+        yield compare("error", "student mode", "difference of four runs of the student in eval mode",
+                      case.student_disagreement, "<=", limit, chapter=CH8,
+                      why="Something random is left in evaluation: dropout, or Theseus' coin. Its score is that of a "
+                          "mixture.", fix="student.eval()  # and look at `if self.training` in forward")
+
+
+def padding_is_not_read(case: Case) -> Iterable[Finding]:
+    for who, change in case.cut.items():
+        yield compare("error", "padding", f"relative change of an answer of the {who} when its padding is cut off",
+                      change, "<=", 0.02, chapter=CH2,
+                      why="The model reads padding as text: the answer depends on the neighbours in the batch.",
+                      fix="pack_padded_sequence(vectors, lengths, batch_first=True)  # LSTM; BERT: attention_mask")
+
+
+def blocks_used_twice(case: Case) -> Iterable[Finding]:
+    seen: dict[int, str] = {}
+    twice = [(seen[id(m)], name) for name, m in case.student.named_modules(remove_duplicate=False)
+             if is_block(name) and seen.setdefault(id(m), name) != name]
+    yield compare("error", "shared tensors", "blocks that stand in the student at two places", len(twice), "==", 0,
+                  why=f"{twice[0][0]} is {twice[0][1]}: whoever trains one moves the other." if twice else "",
+                  fix="copy.deepcopy(layer)  # a true copy", chapter=CH8)
+
+
+def replacing(case: Case) -> Iterable[Finding]:
+    """Theseus: when phase 1 is over."""
+    schedule = getattr(case.student, "schedule", None)
+    if callable(schedule) and hasattr(case.student, "modules_to_replace"):
+        batches = next((step for step in range(1000) if schedule(step) >= 1), 1000)
+        yield compare("warning", "replacing", "batches before the replacement rate is 1", batches, ">=", 10,
+                      why="Afterwards no predecessor is left in the path: it is plain fine-tuning of the first layers.",
+                      fix="TheseusRecipe(schedule='constant', replacing_steps=None)", chapter=CH8)
+
+
 def widths_and_heads(case: Case) -> Iterable[Finding]:
     if case.teacher is None:
         return
@@ -277,3 +313,8 @@ def layer_map(case: Case) -> Iterable[Finding]:
     yield compare("warning", name, "maps with the embeddings but without both last layers", int(shifted), "==", 0,
                   why="hidden_states[0] is the embedding output: hidden_states[l - 1] taken for layer l looks so.",
                   fix="hidden_states[l]  # is the output of block l", chapter=CH4)
+    from_below = all(s == t for s, t in pairs)
+    unseen = depths[1] - dict(pairs).get(depths[0], depths[1]) if (0, 0) in pairs and not from_below else 0
+    yield compare("warning", name, "last layers of the teacher that the map never sees", unseen, "==", 0, chapter=CH5,
+                  why="The step is floor(teacher / student): for depths that do not divide, the top is lost.",
+                  fix="layer_maps.uniform(student_layers, teacher_layers, when_uneven='round')")

@@ -9,7 +9,8 @@ from course_lib.doctor.evidence import Case
 from course_lib.masking import IGNORED
 from course_lib.students import blocks
 
-CH0, CH1, CH3 = "Chapter 0, Start here", "Chapter 1, Soft targets", "Chapter 3, DistilBERT"
+CH0, CH1, CH2 = "Chapter 0, Start here", "Chapter 1, Soft targets", "Chapter 2, Distilled BiLSTM"
+CH3 = "Chapter 3, DistilBERT"
 CH4, CH5, CH7 = "Chapter 4, BERT-PKD", "Chapter 5, TinyBERT", "Chapter 7, MiniLM"
 CH8, CH9, COMMAS = "Chapter 8, BERT-of-Theseus", "Chapter 9, Cached probabilities", "The comma lab"
 
