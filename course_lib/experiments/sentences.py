@@ -39,13 +39,18 @@ def teacher() -> Teacher:
 
 @cache
 def examples(split: str) -> list[dict]:
-    """The encoded sentences of a split, each with the teacher's logits (up to a constant) as `teacher_logits`.
+    """The encoded sentences of a split, each with the teacher's logits (up to a constant) as `teacher_logits`."""
+    return with_answers(encode(load_data("sentiment")[split], teacher().tokenizer, MAX_LENGTH), split)
 
-    The teacher is asked once per sentence; its answers are kept in the cache folder and checked against the sentences.
+
+def with_answers(rows: list[dict], name: str) -> list[dict]:
+    """New rows with the teacher's logits (up to a constant) as `teacher_logits`.
+
+    rows: sentences in the teacher's tokens. The teacher is asked once per sentence; its answers are kept in the cache
+    folder under `name` and checked against the sentences.
     """
-    rows = encode(load_data("sentiment")[split], teacher().tokenizer, MAX_LENGTH)
     version = hashlib.sha256((DATA / "teachers/sentiment/adapter.safetensors").read_bytes()).hexdigest()[:12]
-    path = cache_folder() / "answers" / f"sentiment-{split}-{version}.safetensors"
+    path = cache_folder() / "answers" / f"sentiment-{name}-{version}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         ask_teacher(teacher().model, rows).save(path)
@@ -91,10 +96,17 @@ def fit(student: nn.Module, terms: Terms, seed: int, recipe: Recipe = RECIPE, *,
     return train(student, batches, terms, changed, parameters=parameters, evaluate=evaluate)
 
 
-def scores(model: nn.Module, split: str = "test") -> dict[str, float]:
-    """Accuracy, agreement with the teacher and calibration error on the sentences of a split, in percent."""
+def scores(model: nn.Module, split: str = "test", rows: list[dict] | None = None) -> dict[str, float]:
+    """Accuracy, agreement with the teacher and calibration error on the sentences of a split, in percent.
+
+    rows: the same sentences, in the same order, in the tokens of a student that does not read the teacher's.
+    """
+    return scores_of(predict_logits(model, in_order(examples(split) if rows is None else rows)), split)
+
+
+def scores_of(logits: Tensor, split: str = "test") -> dict[str, float]:
+    """The same measures for logits that are there already: (sentences of the split, classes)."""
     rows = examples(split)
-    logits = predict_logits(model, in_order(rows))
     labels = torch.tensor([row["label"] for row in rows])
     answers = torch.tensor(np.array([row["teacher_logits"] for row in rows]))
     return {"accuracy": round(100 * accuracy(logits, labels), 2),
