@@ -3,13 +3,14 @@ import { calmly, field, h, onWidth, s, show } from "./shared.js";
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const CIVIDIS = ["#00224e", "#083370", "#35456c", "#4f576c", "#666970", "#7d7c78", "#948e77", "#aea371", "#c8b866", "#e5cf52", "#fee838"];
 
-/** Two characters per probability, three digits each; the inverse of `pack` in attention.py. */
-function unpack(text) {
-  const values = new Float64Array(text.length / 2);
-  for (let i = 0; i < values.length; i += 1) {
-    values[i] = (64 * DIGITS.indexOf(text[2 * i]) + DIGITS.indexOf(text[2 * i + 1])) / 1000;
+/** Three digits per number, written as two or three characters; the inverse of `pack` in attention.py. */
+function unpack(text, characters = 2) {
+  const thousandths = new Float64Array(text.length / characters);
+  for (let i = 0; i < text.length; i += 1) {
+    const at = Math.floor(i / characters);
+    thousandths[at] = 64 * thousandths[at] + DIGITS.indexOf(text[i]);
   }
-  return values;
+  return thousandths.map((value) => value / 1000);
 }
 
 /** Attention is mostly small: the square root spreads the small values over the colours. */
@@ -19,13 +20,37 @@ function colour(probability) {
   return `rgb(${from.map((value, channel) => Math.round(value + (to[channel] - value) * (place - index))).join(" ")})`;
 }
 
+/** One view, or several behind a row of buttons; layer, heads and token stay chosen from one to the next. */
 function render({ model, el }) {
+  const examples = model.get("examples"), kept = {};
+  if (!examples) return drawOne({ model, el, kept });
+  const one = h("div", { class: "cv-example" });
+  const buttons = examples.map((example, index) => h("button", { type: "button", "data-example": index, onclick: () => choose(index) }, example.name));
+  const choose = (chosen) => {
+    buttons.forEach((button, index) => button.setAttribute("aria-pressed", String(index === chosen)));
+    one.replaceChildren();
+    drawOne({ model: { get: (key) => examples[chosen][key] }, el: one, kept });
+  };
+  el.append(h("div", { class: "cv-title" }, model.get("title")), h("div", { class: "cv-row", role: "group", "aria-label": "Examples" }, buttons), one);
+  choose(0);
+}
+
+function drawOne({ model, el, kept }) {
   const tokens = model.get("tokens"), titles = model.get("titles"), pairs = model.get("pairs");
   const heads = model.get("heads"), kl = model.get("kl"), entropy = model.get("entropy"), packed = model.get("packed");
-  const count = tokens.length, twoHeads = heads.length > 1 && heads[0] !== heads[1];
+  const distances = model.get("kl_matrix")?.map((text) => unpack(text, 3)), nearest = model.get("nearest"), count = tokens.length;
   const [startPair, startHead] = model.get("start");
-  const state = { pair: startPair, heads: heads.map((number) => Math.min(startHead, number - 1)), query: 0 };
+  // What the student's head does: "same" number as the teacher's, "nearest" to it, or a number of its own.
+  const ways = [...(kl ? [["same", "same number"]] : []), ["nearest", "nearest to it"], ...Array.from({ length: heads[1] ?? 0 }, (_, number) => [number, `head ${number}`])];
+  const state = {
+    pair: Math.min(kept.pair ?? startPair, pairs.length - 1), heads: [Math.min(kept.head ?? startHead, heads[0] - 1), 0],
+    way: ways.some(([way]) => way === kept.way) ? kept.way : ways[0][0], query: Math.min(kept.query ?? 0, count - 1),
+  };
   const unpacked = new Map();
+
+  const distance = (teacherHead, studentHead) => distances[state.pair][teacherHead * heads[1] + studentHead];
+  /** The student head that stands beside this teacher head now. */
+  const partner = (head) => ({ same: head, nearest: nearest?.[state.pair][head] })[state.way] ?? state.way;
 
   function probabilities(side) {
     const key = `${side}/${state.pair}`;
@@ -34,17 +59,17 @@ function render({ model, el }) {
     return unpacked.get(key).subarray(from, from + count * count);
   }
 
-  // Controls: layer, head (one for both models where the counts agree), and the sentence itself.
+  // Controls: layer, the teacher's head, the student's head that stands beside it, and the sentence itself.
   const choose = (name, options, chosen, action) => h("select", {
     "data-control": name, onchange: (event) => { action(event.target.selectedIndex); update("choice"); },
   }, options.map((text, index) => h("option", { selected: index === chosen }, text)));
   const layerName = (pair) => pair.map((layer, side) => (titles.length > 1 ? `${titles[side]} ${layer}` : `${layer}`)).join(" → ");
   const layer = choose("layer", pairs.map(layerName), state.pair, (index) => { state.pair = index; });
-  const headMenus = (twoHeads ? titles : [""]).map((title, side) =>
-    field(`Head${title && ` of the ${title}`}`, choose(side ? "student-head" : "head", Array.from({ length: heads[side] }, (_, number) => `head ${number}`),
-      state.heads[side], (index) => { if (twoHeads) state.heads[side] = index; else state.heads.fill(index); })));
+  const two = titles.length > 1;
+  const head = choose("head", Array.from({ length: heads[0] }, (_, number) => `head ${number}`), state.heads[0], (index) => { state.heads[0] = index; });
+  const beside = two ? choose("student-head", ways.map(([, text]) => text), ways.findIndex(([way]) => way === state.way), (index) => { state.way = ways[index][0]; }) : null;
   const strip = h("div", { class: "cv-strip", "aria-hidden": "true" });
-  const stripName = h("span", { class: "cv-name" }, kl ? "KL per head: how far the student is" : `Entropy per head${titles.length > 1 ? ` of the ${titles[0]}` : ""}`);
+  const stripName = h("span", { class: "cv-name" });
 
   const words = tokens.map((token, index) => h("button", {
     type: "button", role: "radio", class: "cv-word", "data-query": index, "aria-label": `${token}, token ${index + 1}`,
@@ -81,8 +106,9 @@ function render({ model, el }) {
 
   const gradient = `linear-gradient(to right, ${Array.from({ length: 21 }, (_, index) => colour(index / 20)).join(", ")})`;
   el.append(
-    h("div", { class: "cv-title" }, model.get("title")),
-    h("div", { class: "cv-row" }, field(titles.length > 1 ? "Layers" : "Layer", layer), headMenus,
+    ...(model.get("title") ? [h("div", { class: "cv-title" }, model.get("title"))] : []),
+    h("div", { class: "cv-row" }, field(two ? "Layers" : "Layer", layer),
+      field(two ? `Head of the ${titles[0]}` : "Head", head), two ? field(`Head of the ${titles[1]}`, beside) : null,
       h("div", { class: "cv-field cv-strip-box" }, stripName, strip)),
     h("div", { class: "cv-name cv-ask" }, "Choose a token: which tokens does it look at?"),
     h("div", { class: "cv-words", role: "radiogroup", "aria-label": "Token that looks" }, words),
@@ -135,19 +161,23 @@ function render({ model, el }) {
   }
 
   function drawStrip() {
-    const values = kl ? kl[state.pair] : entropy[0][state.pair];
-    const top = Math.max(...values, 1e-9);
+    const values = two ? Array.from({ length: heads[0] }, (_, number) => distance(number, partner(number))) : entropy[0][state.pair];
+    const top = Math.max(...values, 1e-9), mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+    const to = { same: "per head", nearest: `to the nearest head of the ${titles[1]}` }[state.way] ?? `to head ${state.way} of the ${titles[1]}`;
+    stripName.textContent = two ? `KL ${to}: mean ${mean.toFixed(2)} nats` : "Entropy per head";
     strip.replaceChildren(...values.map((value, number) => h("span", {
       class: number === state.heads[0] ? "cv-chosen" : "", title: `head ${number}: ${value.toFixed(3)}`, "data-head-value": value,
-      onclick: () => { if (kl) state.heads.fill(number); else state.heads[0] = number; if (!twoHeads) state.heads.fill(number); update("strip"); },
+      onclick: () => { state.heads[0] = number; update("strip"); },
     }, h("i", { style: `height:${(6 + 94 * (value / top)).toFixed(1)}%` }), h("small", {}, String(number)))));
   }
 
   function update(cause) {
+    if (two) state.heads[1] = partner(state.heads[0]);
+    Object.assign(kept, { pair: state.pair, head: state.heads[0], way: state.way, query: state.query });
     const values = titles.map((_, side) => probabilities(side));
     if (cause !== "query") {
       layer.selectedIndex = state.pair;
-      headMenus.forEach((menu, side) => { menu.querySelector("select").selectedIndex = state.heads[side]; });
+      head.selectedIndex = state.heads[0];
       drawStrip();
       maps.forEach((map) => {
         const at = `layer ${pairs[state.pair][map.side]}, head ${state.heads[map.side]}`;
@@ -173,9 +203,10 @@ function render({ model, el }) {
       const at = row.indexOf(Math.max(...row));
       return `at “${tokens[at]}”${titles.length > 1 ? ` in the ${title}` : ""} (${row[at].toFixed(3)})`;
     });
-    const distance = kl ? ` KL of this head: ${kl[state.pair][state.heads[0]].toFixed(3)} nats.` : "";
-    const sentence = `“${tokens[state.query]}” looks most ${best.join(" and ")}.${distance}`;
-    el.setAttribute("data-state", `${state.pair}/${state.heads.join("/")}/${state.query}`);
+    const what = state.heads[0] === state.heads[1] ? "this head" : `heads ${state.heads.join(" and ")}`;
+    const apart = two ? ` KL of ${what}: ${distance(...state.heads).toFixed(3)} nats.` : "";
+    const sentence = `“${tokens[state.query]}” looks most ${best.join(" and ")}.${apart}`;
+    el.setAttribute("data-state", `${state.pair}/${state.heads.slice(0, titles.length).join("/")}/${state.query}`);
     if (cause === "start") summary.textContent = sentence; else speak(sentence);
   }
 }

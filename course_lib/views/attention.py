@@ -2,6 +2,10 @@
 
 `attention_numbers` compares two layers; `attention_view` packs all heads of all layers into one output. Probabilities
 are rounded to three digits and written as two characters each, so six layers of twelve heads stay below 150 kB.
+`attention_examples` puts several such views behind one row of buttons: other sentences, or other students.
+
+Heads have no order of their own: head 3 of a student need not do what head 3 of its teacher does, and head counts may
+differ. So every teacher head is compared with every student head, and the nearest one (smallest KL) is offered.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ def attention_numbers(teacher: object, student: object | None = None, mask: obje
     mask              (tokens,), 1 = real token; padded rows and columns are cut off first. None: all are real
 
     Returns `entropy` (nats, one per head), `most_attended` (per head, one key index per query) and, with a student,
-    `student_entropy`, `student_most_attended` and `kl` (one per head; None if the head counts differ).
+    `student_entropy`, `student_most_attended`, `kl` (one per head, head by head; None if the head counts differ),
+    `kl_matrix` (one row per teacher head, one column per student head), `nearest` (per teacher head the student head
+    with the smallest KL; of equal ones the first) and `nearest_kl`.
     Raises: ValueError if a row does not sum to 1 over the real tokens, or if the token counts differ.
     """
     p = _real_part(teacher, mask, "teacher")
@@ -36,11 +42,14 @@ def attention_numbers(teacher: object, student: object | None = None, mask: obje
     if p.shape[1:] != q.shape[1:]:
         raise ValueError(f"Attention maps: teacher {p.shape} and student {q.shape} must see the same tokens. "
                          "Give both models the same input_ids.")
-    kl = None
-    if p.shape == q.shape:
-        terms = np.where(p > 0, p * (_log(p) - _log(q)), 0.0)
-        kl = terms.sum(-1).mean(-1).tolist()  # (heads, queries, keys) -> (heads,)
-    return numbers | {"student_entropy": _entropy(q), "student_most_attended": q.argmax(-1).tolist(), "kl": kl}
+    # KL(p || q) = sum p log p - sum p log q; the second sum for every pair of heads: (a, i, j) x (b, i, j) -> (a, b)
+    both = np.einsum("aij,bij->ab", p, -_log(q)) / p.shape[1] - np.array(_entropy(p))[:, None]
+    matrix = np.maximum(both, 0.0)  # a head compared with itself may come out at -1e-16
+    nearest = matrix.argmin(axis=1)
+    return numbers | {
+        "student_entropy": _entropy(q), "student_most_attended": q.argmax(-1).tolist(),
+        "kl": matrix.diagonal().tolist() if p.shape == q.shape else None, "kl_matrix": matrix.tolist(),
+        "nearest": nearest.tolist(), "nearest_kl": matrix[np.arange(len(nearest)), nearest].tolist()}
 
 
 def _log(values: np.ndarray) -> np.ndarray:
@@ -62,7 +71,7 @@ def _real_part(attention: object, mask: object | None, who: str) -> np.ndarray:
         kept = np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask).astype(bool)
         if kept.shape != values.shape[1:2]:
             raise ValueError(f"{who}: a mask of shape {kept.shape} does not fit {values.shape[1]} tokens.")
-        values = values[:, kept][:, :, kept]
+        values = np.ascontiguousarray(values[:, kept][:, :, kept])  # sums then run in one order, padded or not
     off = np.abs(values.sum(-1) - 1).max() if values.size else 1.0
     if not off < 0.01 or values.min() < 0:
         raise ValueError(f"{who}: the rows are no probabilities over the real tokens (a sum is off by {off:.2g}). "
@@ -74,6 +83,9 @@ def attention_view(attention: object, tokens: Sequence[str], *, layer_map: Seque
                    titles: tuple[str, str] = ("teacher", "student"), example: int = 0, mask: object | None = None,
                    title: str = "Where does each token look?", layer: int | None = None, head: int = 0) -> View:
     """Heat maps of one model, or of teacher and student side by side on the same sentence.
+
+    The layer is chosen through the layer map, the teacher's head by a menu or in the small bars (KL per head). The
+    student's head follows it: with the same number, or as the nearest one (the start where the head counts differ).
 
     attention  one model, or a pair (teacher, student). A model is a `probes.Reading`, or a dict of
                layer -> probabilities (heads, tokens, tokens)
@@ -114,6 +126,8 @@ def attention_view(attention: object, tokens: Sequence[str], *, layer_map: Seque
         "packed": [[pack(values) for values in part] for part in shown],
         "entropy": [[_short(one[key]) for one in numbers] for key in ("entropy", "student_entropy")[: len(models)]],
         "kl": None if numbers[0].get("kl") is None else [_short(one["kl"]) for one in numbers],
+        "kl_matrix": [pack(one["kl_matrix"], 3) for one in numbers] if pair else None,
+        "nearest": [one["nearest"] for one in numbers] if pair else None,
         "start": [start, head],
     }
     who = f"{titles[0]} and {titles[1]}" if pair else titles[0]
@@ -122,10 +136,26 @@ def attention_view(attention: object, tokens: Sequence[str], *, layer_map: Seque
     return View("attention", data, alt, _tables(data, shown, numbers))
 
 
-def pack(probabilities: np.ndarray) -> str:
-    """Three digits per probability, two characters each: 0.417 -> 417 = 6 * 64 + 33 -> 'Gh'."""
-    thousandths = np.rint(probabilities * 1000).astype(int).ravel()
-    return "".join(DIGITS[value // 64] + DIGITS[value % 64] for value in thousandths)
+def attention_examples(views: Mapping[str, View], *, title: str = "Where does each token look?") -> View:
+    """Several attention views in one, with a row of buttons: presets to choose from.
+
+    views  name of the button -> `attention_view(...)`: other sentences, or other students on one sentence
+    Raises: ValueError without a view, or for a view of another kind.
+    """
+    if not views or any(view.name != "attention" or "tokens" not in view.data for view in views.values()):
+        raise ValueError("attention_examples takes a dict: name of the button -> attention_view(...).")
+    tables = tuple(Table(f"{name}. {table.caption}", table.head, table.rows)
+                   for name, view in views.items() for table in view.table)
+    alt = f"{title} One picture for each of: {', '.join(views)}. {next(iter(views.values())).alt}"
+    data = {"title": title, "examples": [{**view.data, "title": "", "name": name} for name, view in views.items()]}
+    return View("attention", data, alt, tables)
+
+
+def pack(values: np.ndarray, characters: int = 2) -> str:
+    """Thousandths in base 64: 0.417 -> 417 = 6 * 64 + 33 -> 'Gh'. Two characters reach 4.095, three 262.143."""
+    thousandths = np.rint(np.asarray(values) * 1000).astype(int).ravel()
+    places = [64**power for power in reversed(range(characters))]
+    return "".join(DIGITS[value // place % 64] for value in thousandths for place in places)
 
 
 def _layers(model: object, example: int) -> dict[int, object]:
@@ -177,4 +207,10 @@ def _tables(data: dict, shown: list, numbers: list) -> tuple[Table, ...]:
     per_head = Table(caption[key], ["layer", *(f"head {number}" for number in range(data["heads"][0]))],
                      [[" → ".join(map(str, pair)), *(readable(value) for value in one[key])]
                       for pair, one in zip(pairs, numbers, strict=True)])
-    return looks, per_head
+    if len(titles) == 1:
+        return looks, per_head
+    nearest = Table(f"The nearest head of the {titles[1]} for each head of the {titles[0]}, and its KL", per_head.head,
+                    [[" → ".join(map(str, pair)), *(f"head {at}: {readable(value)}" for at, value in zip(
+                        one["nearest"], one["nearest_kl"], strict=True))]
+                     for pair, one in zip(pairs, numbers, strict=True)])
+    return looks, per_head, nearest
