@@ -83,9 +83,9 @@ def test_the_table_names_the_nearest_head_and_its_distance():
     view = attention_view((TEACHER, NARROW), WORDS, layer_map=MAP)
     html = comparable(view._repr_html_())
     numbers = attention_numbers(TEACHER[4], NARROW[2])
-    row = re.search(r"nearest head of the student.*?4 → 2</th>(.*?)</tr>", html, re.S)[1]
+    row = re.search(r"Nearest head of the student.*?4 → 2</th>(.*?)</tr>", html, re.S)[1]
     assert re.findall(r"<td>(.*?)</td>", row) == [
-        f"head {at}: {kl:.3f}" for at, kl in zip(numbers["nearest"], numbers["nearest_kl"], strict=True)]
+        f"{at}: {kl:.3f}" for at, kl in zip(numbers["nearest"], numbers["nearest_kl"], strict=True)]
 
 
 def test_a_single_model_has_no_partner():
@@ -117,7 +117,7 @@ def test_a_full_copy_is_at_distance_zero_in_its_first_layer_and_padding_is_cut()
     view = attention_view(readings, ["[CLS]", "good", "[SEP]", "[PAD]"], example=1,
                           layer_map=layer_maps.bottom(1, 2)[1:])
     assert view.data["tokens"] == ["[CLS]", "good", "[SEP]"] and view.data["pairs"] == [[1, 1]]
-    assert view.data["kl"] == [[0.0, 0.0]] and view.data["nearest"] == [[0, 1]]
+    assert view.table[1].rows == [["1 → 1", "0.000", "0.000"]] and view.data["nearest"] == [[0, 1]]
 
 
 def test_examples_keep_every_view_and_its_tables():

@@ -228,7 +228,8 @@ def test_a_reading_brings_its_own_mask():
         reading = probes.read(model, batch)
     words = ["[CLS]", "good", "[SEP]", "[PAD]"]
     assert attention_view(reading, words, example=1).data["tokens"] == words[:3]
-    assert attention_view((reading, reading), words, example=1).data["kl"] == [[0.0, 0.0], [0.0, 0.0]]
+    per_head = attention_view((reading, reading), words, example=1).table[1]
+    assert per_head.rows == [["1 → 1", "0.000", "0.000"], ["2 → 2", "0.000", "0.000"]]
 
 
 # ---- Your own sentence -----------------------------------------------------------------------------------------------

@@ -37,11 +37,11 @@ function render({ model, el }) {
 
 function drawOne({ model, el, kept }) {
   const tokens = model.get("tokens"), titles = model.get("titles"), pairs = model.get("pairs");
-  const heads = model.get("heads"), kl = model.get("kl"), entropy = model.get("entropy"), packed = model.get("packed");
+  const heads = model.get("heads"), entropy = model.get("entropy"), packed = model.get("packed");
   const distances = model.get("kl_matrix")?.map((text) => unpack(text, 3)), nearest = model.get("nearest"), count = tokens.length;
   const [startPair, startHead] = model.get("start");
   // What the student's head does: "same" number as the teacher's, "nearest" to it, or a number of its own.
-  const ways = [...(kl ? [["same", "same number"]] : []), ["nearest", "nearest to it"], ...Array.from({ length: heads[1] ?? 0 }, (_, number) => [number, `head ${number}`])];
+  const ways = [...(heads[0] === heads[1] ? [["same", "same number"]] : []), ["nearest", "nearest to it"], ...Array.from({ length: heads[1] ?? 0 }, (_, number) => [number, `head ${number}`])];
   const state = {
     pair: Math.min(kept.pair ?? startPair, pairs.length - 1), heads: [Math.min(kept.head ?? startHead, heads[0] - 1), 0],
     way: ways.some(([way]) => way === kept.way) ? kept.way : ways[0][0], query: Math.min(kept.query ?? 0, count - 1),
@@ -67,7 +67,7 @@ function drawOne({ model, el, kept }) {
   const layer = choose("layer", pairs.map(layerName), state.pair, (index) => { state.pair = index; });
   const two = titles.length > 1;
   const head = choose("head", Array.from({ length: heads[0] }, (_, number) => `head ${number}`), state.heads[0], (index) => { state.heads[0] = index; });
-  const beside = two ? choose("student-head", ways.map(([, text]) => text), ways.findIndex(([way]) => way === state.way), (index) => { state.way = ways[index][0]; }) : null;
+  const beside = choose("student-head", ways.map(([, text]) => text), ways.findIndex(([way]) => way === state.way), (index) => { state.way = ways[index][0]; });
   const strip = h("div", { class: "cv-strip", "aria-hidden": "true" });
   const stripName = h("span", { class: "cv-name" });
 

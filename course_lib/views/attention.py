@@ -125,7 +125,6 @@ def attention_view(attention: object, tokens: Sequence[str], *, layer_map: Seque
         "heads": [part[0].shape[0] for part in shown],
         "packed": [[pack(values) for values in part] for part in shown],
         "entropy": [[_short(one[key]) for one in numbers] for key in ("entropy", "student_entropy")[: len(models)]],
-        "kl": None if numbers[0].get("kl") is None else [_short(one["kl"]) for one in numbers],
         "kl_matrix": [pack(one["kl_matrix"], 3) for one in numbers] if pair else None,
         "nearest": [one["nearest"] for one in numbers] if pair else None,
         "start": [start, head],
@@ -202,15 +201,16 @@ def _tables(data: dict, shown: list, numbers: list) -> tuple[Table, ...]:
     looks = Table(f"Where each token looks most: {', '.join(names)}, head {head}",
                   ["token", *(cell for name in titles for cell in (f"{name} looks at", "with"))], rows)
     key = "entropy" if numbers[0].get("kl") is None else "kl"
-    caption = {"kl": f"KL({' ‖ '.join(titles)}) of each head, in nats",
-               "entropy": f"Entropy of each head of the {titles[0]}, in nats"}
-    per_head = Table(caption[key], ["layer", *(f"head {number}" for number in range(data["heads"][0]))],
+    captions = {"kl": f"KL({' ‖ '.join(titles)}) of each head, in nats",
+                "entropy": f"Entropy of each head of the {titles[0]}, in nats"}
+    per_head = Table(captions[key], ["layer", *(f"head {number}" for number in range(data["heads"][0]))],
                      [[" → ".join(map(str, pair)), *(readable(value) for value in one[key])]
                       for pair, one in zip(pairs, numbers, strict=True)])
     if len(titles) == 1:
         return looks, per_head
-    nearest = Table(f"The nearest head of the {titles[1]} for each head of the {titles[0]}, and its KL", per_head.head,
-                    [[" → ".join(map(str, pair)), *(f"head {at}: {readable(value)}" for at, value in zip(
+    caption = f"Nearest head of the {titles[1]} for each head of the {titles[0]}: its number, its KL"
+    nearest = Table(caption, per_head.head,
+                    [[" → ".join(map(str, pair)), *(f"{at}: {readable(value)}" for at, value in zip(
                         one["nearest"], one["nearest_kl"], strict=True))]
                      for pair, one in zip(pairs, numbers, strict=True)])
     return looks, per_head, nearest
