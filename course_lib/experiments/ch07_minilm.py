@@ -1,0 +1,186 @@
+"""Chapter 7: can a student learn from a general teacher how words relate, before anybody names the task?
+
+General teacher: the MiniLM-L6 encoder as it was fetched; it has seen no movie label. A student first copies relations
+of the teacher's last layer on Wikipedia text. Then it is fine-tuned on the movie sentences with their labels, without
+any teacher. Two students: half the depth (3 x 384, layers copied), and a narrow one (3 x 192, fresh blocks). Every
+seed does both steps anew; only the assistant is trained once, because one assistant serves many students.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from functools import cache
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertModel, PreTrainedModel
+
+from course_lib import layer_maps, results
+from course_lib.assets import cache_folder
+from course_lib.data import Batches, in_order, load_data, windows
+from course_lib.experiments import sentences
+from course_lib.experiments.sentences import SEEDS, scores
+from course_lib.measures import paired_difference
+from course_lib.methods import minilm
+from course_lib.methods.minilm import MiniLmRecipe
+from course_lib.students import copy_factorised_embeddings, copy_layers, new_student
+from course_lib.teachers import asset_hash, load_encoder
+from course_lib.training import History, Recipe, autocast, train, write_atomically
+
+__all__ = ["ABOUT", "ARMS", "SEEDS", "assistant", "distil", "fine_tune", "general_teacher", "general_text",
+           "half_depth", "narrow", "poll_result", "prepare", "relation_distance", "run", "scores"]
+
+ABOUT = "Relations of a general teacher copied on Wikipedia, then fine-tuning on movie sentences: two students."
+BATCH_SIZE = 32
+WINDOW = 32  # tokens: as long as a movie sentence, and half the price of 64
+LEADS = 4000  # Wikipedia leads to learn from: about 14,000 windows, more than any run reads
+WIDTH = 192  # half the teacher's; its 12 heads are 16 wide
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one student copies from which teacher, and for how long."""
+
+    student: str  # "narrow" or "half depth"
+    copies: str = "nothing"  # a name in RELATIONS
+    teacher: str = "general"  # or "assistant"
+    distil_steps: int = 0
+    distil_rate: float = 1e-3
+    steps: int = 300  # of fine-tuning
+    rate: float = 1e-3
+
+
+RELATIONS = {
+    "attention": MiniLmRecipe(weights=(1.0, 0.0)),
+    "attention + values": MiniLmRecipe(),
+    "QQ + KK + VV": MiniLmRecipe(version="v2", relation_heads=12),
+}
+COPIED = {"distil_rate": 5e-4, "rate": sentences.RECIPE.learning_rate}  # smaller steps than fresh layers want
+ASSISTANT = Arm("assistant", "attention + values", distil_steps=400, steps=0)
+
+ARMS = {
+    "narrow": Arm("narrow"),
+    "narrow, twice the fine-tuning": Arm("narrow", steps=600),
+    "narrow, attention": Arm("narrow", "attention", distil_steps=250),
+    "narrow, attention + values": Arm("narrow", "attention + values", distil_steps=250),
+    "narrow, from the assistant": Arm("narrow", "attention + values", "assistant", distil_steps=250),
+    "narrow, QQ + KK + VV": Arm("narrow", "QQ + KK + VV", distil_steps=250),
+    "half depth": Arm("half depth", **COPIED),
+    "half depth, attention + values": Arm("half depth", "attention + values", distil_steps=150, **COPIED),
+}
+NARROW = [name for name, arm in ARMS.items() if arm.student == "narrow"]
+HALF = [name for name, arm in ARMS.items() if arm.student == "half depth"]
+
+
+@cache
+def general_teacher() -> BertModel:
+    """The bare encoder, 6 layers x 384, frozen and in eval mode."""
+    return load_encoder().eval().requires_grad_(False)
+
+
+@cache
+def general_text(split: str) -> list[dict]:
+    """Windows of 32 tokens out of Wikipedia leads; no labels."""
+    rows = load_data("wikipedia")[split]
+    chosen = rows.select(range(min(LEADS if split == "train" else 150, len(rows))))
+    return windows(chosen, sentences.teacher().tokenizer, WINDOW)
+
+
+def narrow(seed: int, layers: int = 3) -> PreTrainedModel:
+    """layers x 192: the teacher's embeddings through 192 principal components (frozen), everything else fresh."""
+    student = new_student(sentences.teacher().model, layers=layers, hidden=WIDTH, seed=seed)
+    copy_factorised_embeddings(student, general_teacher())
+    student.get_input_embeddings().requires_grad_(False)
+    return student
+
+
+def half_depth(seed: int) -> PreTrainedModel:
+    """3 x 384: embeddings (frozen) and layers 2, 4, 6 of the general teacher; pooler and classifier are fresh."""
+    student = new_student(sentences.teacher().model, layers=3, seed=seed)
+    copy_layers(student, general_teacher(), layer_maps.uniform(3, 6))  # ((0, 0), (1, 2), (2, 4), (3, 6))
+    student.get_input_embeddings().requires_grad_(False)
+    return student
+
+
+def distil(student: PreTrainedModel, teacher: PreTrainedModel, arm: Arm, seed: int, **options) -> History:
+    """Step 1, without labels: copy the relations of the last layer on Wikipedia. Options are those of `train`."""
+    recipe = Recipe(steps=arm.distil_steps, learning_rate=arm.distil_rate, precision="auto", seed=seed)
+    batches = Batches(general_text("train"), BATCH_SIZE, seed=seed)
+    return train(student, batches, lambda model, batch: minilm.terms(model, teacher, batch, RELATIONS[arm.copies]),
+                 recipe, **options)
+
+
+def fine_tune(student: PreTrainedModel, arm: Arm, seed: int) -> History:
+    """Step 2, without a teacher: labels of the movie sentences."""
+    recipe = Recipe(steps=arm.steps, learning_rate=arm.rate, precision="auto")
+    return sentences.fit(student, sentences.answer_terms(sentences.LABELS), seed, recipe)
+
+
+@torch.no_grad()
+def relation_distance(student: PreTrainedModel, teacher: PreTrainedModel | None = None) -> dict[str, float]:
+    """Both KL terms of version 1 on Wikipedia windows that no student has seen, in nats."""
+    was_training = student.training
+    student.eval()
+    sums = {"attention": 0.0, "value_relation": 0.0}
+    batches = in_order(general_text("validation"))[:4]
+    for batch in batches:
+        with autocast("auto"):
+            terms = minilm.terms(student, teacher or general_teacher(), batch)
+        for name, value in terms.items():
+            sums[name] += value.item() / len(batches)
+    student.train(was_training)
+    return {f"{name}_kl": round(value, 4) for name, value in sums.items()}
+
+
+@cache
+def assistant() -> PreTrainedModel:
+    """The teacher assistant, 6 x 192: the teacher's depth, the student's width. Trained once, kept in the cache folder.
+
+    A run that was stopped goes on where it was.
+    """
+    model = narrow(seed=0, layers=6)
+    made = json.dumps([asdict(ASSISTANT), WINDOW, LEADS, WIDTH, asset_hash()])
+    name = f"ch07-assistant-{hashlib.sha256(made.encode()).hexdigest()[:12]}"
+    path = cache_folder() / "students" / f"{name}.safetensors"
+    if not path.exists():
+        unfinished = cache_folder() / "runs" / name
+        distil(model, general_teacher(), ASSISTANT, seed=0, folder=unfinished)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+        write_atomically(path, lambda where: save_file(weights, where))
+        shutil.rmtree(unfinished)
+    model.load_state_dict(load_file(path))
+    return model.eval().requires_grad_(False)
+
+
+def prepare() -> None:
+    """The teacher's answers on the movie sentences (for the agreement), and the assistant."""
+    sentences.prepare()
+    assistant()
+
+
+def run(arm_name: str, seed: int) -> dict[str, float]:
+    """Copy relations (or not), measure how near they came, fine-tune, and measure on the test split."""
+    arm = ARMS[arm_name]
+    student = narrow(seed) if arm.student == "narrow" else half_depth(seed)
+    if arm.distil_steps:
+        distil(student, assistant() if arm.teacher == "assistant" else general_teacher(), arm, seed)
+    distance = relation_distance(student)
+    fine_tune(student, arm, seed)
+    return scores(student) | distance
+
+
+def poll_result() -> tuple[str, str]:
+    """The option of chapter 7's poll that fits the measurement, and the numbers that say so."""
+    options = {"a": NARROW[1], "b": NARROW[2], "c": NARROW[3], "d": NARROW[4], "e": NARROW[5]}
+    ranked = sorted(results.summary("ch07", "accuracy", NARROW[0], list(options.values())),
+                    key=lambda line: line.measured.mean, reverse=True)
+    first, second = (results.values("ch07", line.arm, "accuracy") for line in ranked[:2])
+    lead = paired_difference(first, second)
+    letter = next(o for o, arm in options.items() if arm == ranked[0].arm) if lead.verdict == "better" else "f"
+    gap = lead.interval
+    return letter, (f"The two best are '{ranked[0].arm}' and '{ranked[1].arm}'; they differ by {gap.mean:.2f} points, "
+                    f"interval {gap.low:+.2f} to {gap.high:+.2f}.")
