@@ -75,3 +75,36 @@ def hinton_idea() -> Picture:
     axes.text(2.35, 0.55, "T = 1", fontsize=10, ha="center")
     return picture(figure, "Teacher and student logits are divided by T and compared by the soft loss; the student's "
                            "logits at T = 1 are compared with the label by the hard loss.")
+
+
+@style()
+def distilbert_idea() -> Picture:
+    """Chapter 3: every second block is copied once; then three losses compare the two models on masked text."""
+    figure, axes = _sheet(10.2, 4.3)
+    teacher, student = ROLES["teacher"].colour, ROLES["student"].colour
+    places = [1.95 + 0.8 * i for i in range(6)]
+    for colour, y, columns in ((teacher, 3.5, places), (student, 1.4, places[1::2])):
+        ends = [0.8, *columns, 7.1, 9.1]
+        widths = [1.1, *[0.6] * len(columns), 1.1, 1.7]
+        texts = ["words", *[str(i + 1) for i in range(len(columns))], "last\nstates", "word\nprobabilities"]
+        for x, width, text in zip(ends, widths, texts, strict=True):
+            box(axes, x, y, width, 0.8, text, colour)
+        for i in range(len(ends) - 1):
+            arrow(axes, (ends[i] + widths[i] / 2, y), (ends[i + 1] - widths[i + 1] / 2, y), colour=colour)
+    axes.text(0.25, 4.05, "teacher, frozen", fontsize=10, color=teacher)
+    axes.text(0.25, 0.75, "student", fontsize=10, color=student)
+    for x in (0.8, *places[1::2]):
+        arrow(axes, (x, 3.1), (x, 1.8), colour=OKABE_ITO["black"], line=":")
+    axes.text(1.78, 2.45, "copied once,\nbefore training", fontsize=9.5, ha="center", va="center")
+    box(axes, 7.1, 2.45, 1.3, 0.5, "$L_{cos}$", ROLES["hidden"].colour)
+    box(axes, 9.1, 2.45, 1.3, 0.5, "$L_{ce}$", ROLES["soft"].colour)
+    box(axes, 9.1, 0.35, 1.3, 0.5, "$L_{mlm}$", "#B87A00")
+    box(axes, 7.1, 0.35, 1.7, 0.5, "the hidden words")
+    for x in (7.1, 9.1):
+        arrow(axes, (x, 3.1), (x, 2.7), colour=teacher)
+        arrow(axes, (x, 1.8), (x, 2.2), colour=student)
+    arrow(axes, (9.1, 1.0), (9.1, 0.6), colour=student)
+    arrow(axes, (7.95, 0.35), (8.45, 0.35))
+    return picture(figure, "The word table and blocks 2, 4 and 6 of a six-block teacher are copied once into a "
+                           "three-block student. Then L_cos compares the last states, L_ce the word probabilities, and "
+                           "L_mlm the student's probabilities with the hidden words.")
