@@ -108,3 +108,34 @@ def distilbert_idea() -> Picture:
     return picture(figure, "The word table and blocks 2, 4 and 6 of a six-block teacher are copied once into a "
                            "three-block student. Then L_cos compares the last states, L_ce the word probabilities, and "
                            "L_mlm the student's probabilities with the hidden words.")
+
+
+@style()
+def bilstm_idea() -> Picture:
+    """Chapter 2: real and made-up text goes to both models; the student reads it from both sides, word by word."""
+    figure, axes = _sheet(9.6, 4.4)
+    teacher, student = ROLES["teacher"].colour, ROLES["student"].colour
+    box(axes, 1.05, 2.9, 1.7, 1.0, "text: real\nand made up")
+    box(axes, 4.4, 3.7, 2.6, 0.8, "BERT teacher, frozen", teacher)
+    box(axes, 8.3, 2.7, 2.3, 0.9, "squared distance\n$\\|z^T - z^S\\|^2$", ROLES["soft"].colour)
+    arrow(axes, (1.9, 3.1), (3.1, 3.6))
+    arrow(axes, (5.7, 3.6), (7.15, 2.95), "logits $z^T$", teacher)
+    for x, word in zip((3.2, 4.4, 5.6), ("a", "dull", "film"), strict=True):
+        box(axes, x, 0.45, 0.95, 0.5, word)
+        arrow(axes, (x, 0.72), (x, 1.03))
+        box(axes, x, 1.3, 0.95, 0.5, "LSTM →", student)
+        box(axes, x, 2.05, 0.95, 0.5, "← LSTM", student)
+    for left, right in ((3.68, 3.92), (4.88, 5.12)):
+        arrow(axes, (left, 1.3), (right, 1.3), "", student)
+        arrow(axes, (right, 2.05), (left, 2.05), "", student)
+    arrow(axes, (1.5, 2.4), (2.7, 0.55))
+    box(axes, 7.0, 1.3, 1.2, 0.9, "linear,\nReLU,\nlinear", student)
+    arrow(axes, (6.08, 1.3), (6.4, 1.3), "", student)
+    axes.plot([2.72, 2.5, 2.5, 6.24, 6.24], [2.05, 2.05, 2.52, 2.52, 1.55], color=student, linewidth=1.8)
+    arrow(axes, (6.24, 1.6), (6.4, 1.45), "", student)
+    arrow(axes, (7.6, 1.4), (8.2, 2.25), "", student)
+    axes.text(8.15, 1.6, "logits $z^S$", fontsize=9.5, color=student)
+    axes.text(1.2, 1.1, "words\nbecome vectors", fontsize=9.5, color=GREY, ha="center", va="center")
+    return picture(figure, "Real and made-up text goes to the frozen BERT and, word by word as vectors, to two LSTMs "
+                           "that read it from left and from right; linear layers turn their last states into logits, "
+                           "and the squared distance to the teacher's logits is the loss.")
