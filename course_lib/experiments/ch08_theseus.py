@@ -1,0 +1,141 @@
+"""Chapter 8: does a student that replaces its teacher module by module need a distillation loss at all?
+
+Movie sentences. Predecessor: the course's sentiment teacher, 6 layers. Successor: 3 layers, one for every two. All arms
+see the same 300 batches in the same order. What else differs, besides the replacing, is kept apart by a control:
+
+| arm | starts as | frozen |
+|---|---|---|
+| labels; labels + answers | teacher layers 2, 4, 6 (the course's common student) | word embeddings |
+| successor alone (the control) | teacher layers 1, 2, 3 (the paper's start) | all embeddings, pooler and classifier |
+| Theseus, all kinds | the same as the control | the same as the control |
+
+So "Theseus minus successor alone" is the replacing, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.data import in_order
+from course_lib.experiments import sentences
+from course_lib.experiments.sentences import SEEDS, examples, half_depth, prepare, scores, teacher
+from course_lib.measures import accuracy, paired_difference
+from course_lib.methods import theseus
+from course_lib.methods.theseus import Theseus, TheseusRecipe, layer_path
+from course_lib.mutants import mutant
+from course_lib.training import History, Recipe, autocast
+
+__all__ = ["ABOUT", "ARMS", "CONTROL", "MAIN", "SEEDS", "build", "examples", "half_depth", "path_accuracies",
+           "poll_result", "prepare", "run", "scores", "stretched", "teacher", "terms", "train_ship"]
+
+ABOUT = "Movie sentences, half depth: labels alone against a predecessor that is replaced module by module."
+MODULES = 3
+STEPS = sentences.RECIPE.steps
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one arm learns from: labels, labels and stored answers, or labels with replacing."""
+
+    answers: bool = False
+    replacing: TheseusRecipe | None = None
+    mistake: str | None = None  # a mutant that is switched on while the arm trains
+
+
+HALF = TheseusRecipe(MODULES, "constant", rate=0.5, replacing_steps=STEPS // 2)
+LINEAR = TheseusRecipe(MODULES, "linear", base=0.3, k=0.0035)  # reaches 1 at batch 200
+
+ARMS = {
+    "labels": Arm(),
+    "labels + answers": Arm(answers=True),
+    "successor alone": Arm(replacing=replace(HALF, rate=1.0)),
+    "Theseus, p=0.5, then 1": Arm(replacing=HALF),
+    "Theseus, linear": Arm(replacing=LINEAR),
+    "one draw for all": Arm(replacing=HALF, mistake="one_draw_for_all_modules"),
+}
+CONTROL = "successor alone"
+MAIN = [name for name, arm in ARMS.items() if not arm.mistake]
+
+
+def build(recipe: TheseusRecipe) -> Theseus:
+    """The ship: the teacher, with 3 replaceable modules of 2 layers. Nothing in it is random at the start."""
+    return theseus.from_recipe(teacher().model, recipe)
+
+
+def stretched(recipe: TheseusRecipe, steps: int) -> TheseusRecipe:
+    """The same schedule for another number of batches: the jump, and the batch where the line reaches 1, move along."""
+    jump = recipe.replacing_steps
+    return replace(recipe, k=recipe.k * STEPS / steps, replacing_steps=None if jump is None else jump * steps // STEPS)
+
+
+def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The task loss, as the training loop wants it."""
+    return theseus.terms(model, None, batch)
+
+
+def train_ship(arm: Arm, seed: int, steps: int = STEPS, *, evaluate: Callable | None = None,
+               evaluate_every: int = 0) -> tuple[Theseus, History]:
+    """Train with the common budget; phase 2 (p = 1) is part of the same run, so that all arms have one learning rate
+    curve."""
+    budget: Recipe = replace(sentences.RECIPE, steps=steps, evaluate_every=evaluate_every)
+    ship = build(stretched(arm.replacing, steps))
+    with mutant(arm.mistake) if arm.mistake else nullcontext():
+        return ship, sentences.fit(ship, terms, seed, budget, evaluate=evaluate)
+
+
+def all_draws() -> Iterator[tuple[bool, ...]]:
+    """Every mixture of the ship, from the predecessor (no module replaced) to the successor (all of them)."""
+    return product((False, True), repeat=MODULES)
+
+
+@torch.no_grad()
+def path_accuracies(ship: Theseus, every: Sequence[Sequence[bool]] | None = None) -> dict[str, float]:
+    """Accuracy, in percent, on chosen paths (all 8, if none are given), on half of the validation sentences."""
+    batches = in_order(examples("validation")[::2])  # every second one: they are sorted by their rating
+    labels = torch.cat([batch["labels"] for batch in batches])
+    ship.eval()
+    found = {}
+    for draws in every or list(all_draws()):
+        with autocast(sentences.RECIPE.precision):
+            logits = torch.cat([ship(batch["input_ids"], batch["attention_mask"], draws=draws).logits
+                                for batch in batches])
+        path = " ".join(layer_path(draws, ship.layers_per_module))
+        found[path] = round(100 * accuracy(logits, labels), 2)
+    return found
+
+
+def run(arm_name: str, seed: int) -> dict[str, float]:
+    """Train one student and measure it on the test split.
+
+    swapped: accuracy (validation) with exactly one module replaced, the mean over the three modules. It says whether a
+    successor can work among predecessors. The two baselines have no predecessor beside them, hence no such number.
+    """
+    arm = ARMS[arm_name]
+    if arm.replacing is None:
+        student = half_depth(seed)
+        recipe = sentences.LABELS_AND_ANSWERS if arm.answers else sentences.LABELS
+        sentences.fit(student, sentences.answer_terms(recipe), seed)
+        return scores(student)
+    ship, _ = train_ship(arm, seed)
+    swapped = path_accuracies(ship, [draws for draws in all_draws() if sum(draws) == 1])
+    return scores(ship.to_successor_model()) | {"swapped": round(sum(swapped.values()) / len(swapped), 2)}
+
+
+def poll_result() -> tuple[str, str]:
+    """The option of chapter 8's poll that fits the measurement, and the numbers that say so."""
+    from course_lib import results
+
+    options = {"a": "labels", "b": "labels + answers", "c": "Theseus, p=0.5, then 1", "d": "Theseus, linear"}
+    ranked = sorted(results.summary("ch08", "accuracy", "labels", list(options.values())),
+                    key=lambda line: line.measured.mean, reverse=True)
+    lead = paired_difference(*(results.values("ch08", line.arm, "accuracy") for line in ranked[:2]))
+    letter = next(o for o, arm in options.items() if arm == ranked[0].arm) if lead.verdict == "better" else "e"
+    gap = lead.interval
+    return letter, (f"The two best are '{ranked[0].arm}' and '{ranked[1].arm}'; they differ by {gap.mean:.2f} points, "
+                    f"interval {gap.low:+.2f} to {gap.high:+.2f}.")
