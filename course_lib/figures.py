@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
@@ -139,3 +141,64 @@ def bilstm_idea() -> Picture:
     return picture(figure, "Real and made-up text goes to the frozen BERT and, word by word as vectors, to two LSTMs "
                            "that read it from left and from right; linear layers turn their last states into logits, "
                            "and the squared distance to the teacher's logits is the loss.")
+
+
+@style()
+def tinybert_idea() -> Picture:
+    """Chapter 5: a shallow and narrow student beside its teacher, three terms inside and one at the end."""
+    figure, axes = _sheet(9.2, 5.4)
+    teacher, student = ROLES["teacher"].colour, ROLES["student"].colour
+    levels = [0.75, 1.55, 2.35, 3.15]
+    for y, text in zip(levels, ("embeddings", "layers 1 to 3", "layers 4 to 6", "prediction"), strict=True):
+        box(axes, 1.6, y, 2.5, 0.55, text, teacher)
+    for y, text in zip(levels, ("embeddings", "layer 1", "layer 2", "prediction"), strict=True):
+        box(axes, 7.9, y, 1.5, 0.55, text, student)
+    for x in (1.6, 7.9):
+        for low, high in pairwise(levels):
+            arrow(axes, (x, low + 0.27), (x, high - 0.27))
+    hidden, attention, soft = (ROLES[role].colour for role in ("hidden", "attention", "soft"))
+    for y, text, colour, line in ((levels[0], "states through $W_e$", hidden, "-"),
+                                  (levels[1], "scores head by head; states through $W_h$", attention, "-"),
+                                  (levels[2], "scores head by head; states through $W_h$", attention, "-"),
+                                  (levels[3], "softened answers", soft, "--")):
+        arrow(axes, (2.85, y), (7.15, y), "", colour, line)
+        axes.text(5.0, y + 0.13, text, ha="center", fontsize=9.5, color="#333333")
+    axes.text(1.6, 0.15, "teacher: wide and deep", ha="center", fontsize=10.5, color=teacher)
+    axes.text(7.9, 0.15, "student: narrow", ha="center", fontsize=10.5, color=student)
+    axes.text(5.0, 4.75, "stage 1: solid arrows (the inside, no labels)\nstage 2: the dashed arrow (the answers)",
+              ha="center", va="center", fontsize=10)
+    axes.text(5.0, 4.05, "text: masked words are guessed again, so that there is more of it", ha="center", fontsize=9.5,
+              color=GREY)
+    return picture(figure, "A student of two layers beside a teacher of six: embeddings, states and attention scores "
+                           "are compared in stage 1, the predictions in stage 2; the states pass through a projection.")
+
+
+@style()
+def theseus_idea() -> Picture:
+    """Chapter 8: one batch takes a mixed path of predecessor and successor layers; afterwards successors only."""
+    figure, axes = _sheet(10.2, 4.5)
+    old, new = ROLES["teacher"].colour, ROLES["student"].colour
+    draws = (True, False, True)
+    columns, high, middle, low, after = (2.8, 5.1, 7.4), 3.7, 2.9, 2.1, 0.5
+    exits = [(1.42, middle)]
+    for i, (x, replaced) in enumerate(zip(columns, draws, strict=True)):
+        for j in (0, 1):
+            box(axes, x - 0.47 + 0.94 * j, high, 0.86, 0.62, f"prd{2 * i + j}", old if not replaced else "#A9B4BC")
+        box(axes, x, low, 1.8, 0.62, f"scc{i}", new if replaced else "#C9B5A8")
+        axes.text(x, middle, f"draw: {'successor' if replaced else 'predecessor'}", ha="center", va="center",
+                  fontsize=9.5, color="#b34700" if replaced else old)
+        y = low if replaced else high
+        arrow(axes, exits[-1], (x - 0.92, y))
+        exits.append((x + 0.92, y))
+        box(axes, x, after, 1.8, 0.62, f"scc{i}", new)
+        arrow(axes, (x - 1.38, after), (x - 0.92, after))
+    arrow(axes, exits[-1], (8.78, middle))
+    arrow(axes, (columns[-1] + 0.92, after), (8.78, after))
+    for y in (middle, after):
+        box(axes, 0.8, y, 1.2, 0.62, "embeddings")
+        box(axes, 9.4, y, 1.2, 0.62, "head")
+    axes.text(0.2, 4.3, "While replacing: one draw per module and batch. Grey and blue layers are frozen.", fontsize=10)
+    axes.text(0.2, 1.2, "Afterwards (p = 1): successors only. This model is fine-tuned a little more, and used.",
+              fontsize=10)
+    return picture(figure, "Three modules in a row. The first and the third go through one successor layer, the second "
+                           "through its two predecessor layers; afterwards all three go through successors.")
