@@ -1,7 +1,7 @@
 """Chapter 3: which part of DistilBERT's recipe is worth how much? The paper's ablation on a laptop's scale.
 
 Wikipedia text, windows of 64 tokens, masked language modelling. Teacher: the course's masked-LM teacher, 6 layers x
-384. Student: half the depth. Arms leave out one of the three losses, all that comes from the teacher, or the copy.
+384. Student: half the depth. Arms leave out one of the three losses, both that see the teacher, or the copy.
 
 The soft loss counts at the hidden words only (the original code's `--restrict_ce_to_mask`). So the 30,522 logits are
 computed for one token in seven, and a step takes a third of a second instead of several.
@@ -30,8 +30,9 @@ from course_lib.training import Recipe, Terms, autocast, train, write_atomically
 ABOUT = "Wikipedia, masked LM, DistilBERT student of half depth: each loss left out, and the copy left out."
 SEEDS = range(5)
 LENGTH, BATCH_SIZE = 64, 16
-RECIPE = Recipe(steps=150, learning_rate=5e-4, precision="auto")
-COPIED = layer_maps.uniform(3, 6)[1:]  # blocks 2, 4, 6: of two neighbours the upper one, so that the head fits the last
+RECIPE = Recipe(steps=130, learning_rate=5e-4, precision="auto")
+COPIED = layer_maps.uniform(3, 6)[1:]  # blocks 2, 4, 6: the last one is the one that the head was made for
+LOWER = layer_maps.distilbert(3, 6)  # blocks 1, 3, 5: the other way to read "one layer out of two"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Arm:
     soft_weight: float = 5.0
     mlm_weight: float = 2.0
     cosine_weight: float = 1.0
-    copied: bool = True  # False: all weights random, word embeddings and head too
+    copied: str = "2, 4, 6"  # which blocks; "": nothing, all weights are random, word embeddings and head too
 
 
 ARMS = {
@@ -50,7 +51,8 @@ ARMS = {
     "without L_ce": Arm(soft_weight=0.0),
     "without L_cos": Arm(cosine_weight=0.0),
     "without L_mlm": Arm(mlm_weight=0.0),
-    "random start": Arm(copied=False),
+    "random start": Arm(copied=""),
+    "layers 1, 3, 5 copied": Arm(copied="1, 3, 5"),
 }
 WHOLE = "all three losses"
 PAPER = {"without L_ce": -2.96, "without L_cos": -1.46, "without L_mlm": -0.31, "random start": -3.69}  # Table 4, GLUE
@@ -69,18 +71,20 @@ def examples(split: str) -> list[dict]:
 
 
 @cache
-def fixed_masks(split: str) -> list[dict[str, Tensor]]:
-    """The windows of a split with masks that are drawn once, with seed 0: every model answers the same questions."""
-    return in_order(examples(split), 32, MaskedBatch(teacher().tokenizer, generator=torch.Generator().manual_seed(0)))
+def fixed_masks(split: str, count: int | None = None) -> list[dict[str, Tensor]]:
+    """The first `count` windows of a split (None: all), with masks drawn once, seed 0: the same questions for all."""
+    generator = torch.Generator().manual_seed(0)
+    return in_order(examples(split)[:count], 32, MaskedBatch(teacher().tokenizer, generator=generator))
 
 
-def student(seed: int, copied: bool = True) -> PreTrainedModel:
-    """DistilBERT with 3 layers x 384, either a copy (embeddings, blocks 2, 4, 6, head) or random in every weight.
+def student(seed: int, copied: str = "2, 4, 6") -> PreTrainedModel:
+    """DistilBERT with 3 layers x 384: a copy (embeddings, three blocks, head), or random in every weight ("").
 
     Copied word embeddings stay frozen: they are good already, and a step takes a third less time.
     """
     if copied:
-        model = distilbert.student_from(teacher().model, layer_map=COPIED)
+        blocks = map(int, copied.split(","))
+        model = distilbert.student_from(teacher().model, layer_map=tuple(enumerate(blocks, start=1)))
         model.get_input_embeddings().requires_grad_(False)
         return model
     with torch.random.fork_rng(devices=[]):
@@ -140,11 +144,11 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
 
 
 @torch.no_grad()
-def answers(model: PreTrainedModel, split: str = "test") -> Tensor:
-    """The model's first choice (a token id) at every hidden word of the split."""
+def answers(model: PreTrainedModel, split: str = "test", count: int | None = None) -> Tensor:
+    """The model's first choice (a token id) at every hidden word of the split's first `count` windows."""
     was_training, chosen = model.training, []
     model.eval()
-    for batch in fixed_masks(split):
+    for batch in fixed_masks(split, count):
         with autocast(RECIPE.precision, model.device.type):
             chosen.append(word_logits(model, last_states(model, batch)[batch["labels"] != IGNORED]).argmax(-1))
     model.train(was_training)
@@ -152,28 +156,28 @@ def answers(model: PreTrainedModel, split: str = "test") -> Tensor:
 
 
 @cache
-def truth(split: str = "test") -> Tensor:
+def truth(split: str = "test", count: int | None = None) -> Tensor:
     """The hidden words themselves, in the order of `answers`."""
-    return torch.cat([batch["labels"][batch["labels"] != IGNORED] for batch in fixed_masks(split)])
+    return torch.cat([batch["labels"][batch["labels"] != IGNORED] for batch in fixed_masks(split, count)])
 
 
 @cache
-def teacher_answers(split: str = "test") -> Tensor:
+def teacher_answers(split: str = "test", count: int | None = None) -> Tensor:
     """The teacher's first choices; asked once, then read from the cache folder."""
-    version = hashlib.sha256((DATA / "teachers/mlm/adapter.safetensors").read_bytes() + truth(split).numpy().tobytes())
-    path = cache_folder() / "answers" / f"mlm-{split}-{version.hexdigest()[:12]}.safetensors"
+    asked = (DATA / "teachers/mlm/adapter.safetensors").read_bytes() + truth(split, count).numpy().tobytes()
+    path = cache_folder() / "answers" / f"mlm-{split}-{hashlib.sha256(asked).hexdigest()[:12]}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        chosen = answers(teacher().model, split)
+        chosen = answers(teacher().model, split, count)
         write_atomically(path, lambda unfinished: save_file({"answers": chosen}, unfinished))
     return load_file(path)["answers"]
 
 
-def scores(model: PreTrainedModel, split: str = "test") -> dict[str, float]:
+def scores(model: PreTrainedModel, split: str = "test", count: int | None = None) -> dict[str, float]:
     """In percent of the hidden words: right, the same as the teacher, and the share of the commonest answer."""
-    given = answers(model, split)
-    return {"top1": round(100 * (given == truth(split)).float().mean().item(), 2),
-            "agreement": round(100 * (given == teacher_answers(split)).float().mean().item(), 2),
+    given = answers(model, split, count)
+    return {"top1": round(100 * (given == truth(split, count)).float().mean().item(), 2),
+            "agreement": round(100 * (given == teacher_answers(split, count)).float().mean().item(), 2),
             "commonest": round(100 * given.bincount().max().item() / len(given), 2)}
 
 
