@@ -82,7 +82,7 @@ def copy_narrowed(student: nn.Module, teacher: nn.Module, kept: Kept, layer_map:
     for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
         getattr(target, name).weight.copy_(getattr(source, name).weight[:, h])
     _copy_norm(target.LayerNorm, source.LayerNorm, h)
-    for s, t in layer_map or layer_maps.skip(len(ours), len(theirs)):
+    for s, t in layer_maps.blocks_only(layer_map or layer_maps.uniform(len(ours), len(theirs))):
         _copy_block(ours[s - 1], theirs[t - 1], h, _head_rows(kept.heads[t], size), kept.neurons[t])
     if hasattr(student, "cls"):
         ours_head, their_head = student.cls.predictions, teacher.cls.predictions

@@ -71,7 +71,7 @@ def half_depth(seed: int, layer_map: LayerMap | None = None) -> PreTrainedModel:
     """
     student = new_student(teacher().model, layers=3, seed=seed)
     copy_embeddings(student, teacher().model)
-    copy_layers(student, teacher().model, layer_map or layer_maps.skip(3, 6))
+    copy_layers(student, teacher().model, layer_map or layer_maps.uniform(3, 6))
     copy_head(student, teacher().model)
     student.get_input_embeddings().requires_grad_(False)
     return student
