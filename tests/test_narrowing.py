@@ -52,21 +52,32 @@ def test_what_is_large_on_the_text_is_kept_and_every_matrix_is_a_block_of_the_te
         for layer in teacher.bert.encoder.layer:
             layer.output.LayerNorm.weight[[3, 17]] = 40.0
     kept = choose(teacher, [batch], width=8, heads=2, intermediate=10)
-    assert {3, 17} <= set(kept.hidden.tolist()) and 0.5 < kept.share <= 1
+    assert {3, 17} <= set(kept.basis.argmax(1).tolist()) and 0.5 < kept.share <= 1
     student = new_student(teacher, layers=2, hidden=8, heads=2, intermediate=10, seed=3)
     copy_narrowed(student, teacher, kept, [(1, 2), (2, 4)])
     ours, theirs = (m.bert.encoder.layer[i].attention.self.query for m, i in ((student, 1), (teacher, 3)))
     rows = [head * 4 + i for head in kept.heads[4].tolist() for i in range(4)]
-    assert torch.equal(ours.weight, theirs.weight[rows][:, kept.hidden])
+    assert torch.equal(ours.weight, theirs.weight[rows][:, kept.basis.argmax(1)])
     assert torch.equal(student.bert.encoder.layer[1].output.LayerNorm.weight,
-                       teacher.bert.encoder.layer[3].output.LayerNorm.weight[kept.hidden])
+                       teacher.bert.encoder.layer[3].output.LayerNorm.weight[kept.basis.argmax(1)])
 
 
 def test_padding_has_no_say_in_what_is_kept(teacher, batch):
     other = {"input_ids": torch.where(batch["attention_mask"] == 1, batch["input_ids"], 59),
              "attention_mask": batch["attention_mask"]}
     first, second = (choose(teacher, [b], width=12, heads=3, intermediate=24) for b in (batch, other))
-    assert torch.equal(first.hidden, second.hidden) and first.share == pytest.approx(second.share)
+    assert torch.equal(first.basis, second.basis) and first.share == pytest.approx(second.share)
+
+
+def test_principal_components_keep_at_least_as_much_and_a_flat_layernorm_loses_nothing(teacher, batch):
+    picked, rotated = (choose(teacher, [batch], width=12, heads=3, intermediate=24, by=by) for by in ("pick", "pca"))
+    assert rotated.share > picked.share
+    torch.testing.assert_close(rotated.basis @ rotated.basis.T, torch.eye(12), atol=1e-5, rtol=0)
+    student = new_student(teacher, hidden=12, heads=3, intermediate=24, seed=3)
+    copy_narrowed(student, teacher, rotated)
+    ours, theirs = student.bert.encoder.layer[0].intermediate.dense, teacher.bert.encoder.layer[0].intermediate.dense
+    states = torch.randn(7, 12) @ rotated.basis  # what the student can see at all
+    torch.testing.assert_close(ours(states @ rotated.basis.T), theirs(states)[:, rotated.neurons[1]], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("wrong", [{"width": 25}, {"heads": 0}, {"intermediate": 49}])

@@ -39,7 +39,7 @@ class Arm:
     positions: str = "all"  # or "masked"
     reduction: str = "batchmean"
     tied: bool = False
-    start: str = "random"  # or "pca": the teacher's embeddings, projected; "picked": a block of every teacher matrix
+    start: str = "random"  # "pca": the teacher's embeddings, projected; "picked", "rotated": every matrix (narrowing.py)
     projection: str = "none"  # a hidden-state loss with a trainable projection on the "student" or "teacher" side
     learning_rate: float = 5e-5
     steps: int = 100
@@ -69,6 +69,7 @@ ARMS = {
     "cure, labels only (no teacher)": replace(CURE, hard_weight=1.0, soft_weight=0.0),
     "cure, reduction 'mean'": replace(CURE, reduction="mean"),
     "cure, PCA embeddings, random blocks": replace(CURE, start="pca"),
+    "cure, PCA of all matrices": replace(CURE, start="rotated"),
     "random start, student-side projection": replace(CURE, start="random", projection="student"),
     "random start, teacher-side projection": replace(CURE, start="random", projection="teacher"),
     "the recipe": replace(CURE, steps=300, batch_size=32, learning_rate=5e-4),
@@ -107,10 +108,10 @@ def unigram() -> Tensor:
 
 
 @cache
-def kept(width: int, heads: int, intermediate: int) -> Kept:
-    """The units of the teacher that are largest on 640 training windows."""
-    return choose(teacher().model, [Batches(text("train"), 32, seed=99)[i] for i in range(20)], width=width,
-                  heads=heads, intermediate=intermediate)
+def kept(by: str) -> Kept:
+    """What is largest in the teacher on 640 training windows: coordinates ("pick") or components ("pca")."""
+    return choose(teacher().model, [Batches(text("train"), 32, seed=99)[i] for i in range(20)], width=SHAPE["hidden"],
+                  heads=SHAPE["heads"], intermediate=SHAPE["intermediate"], by=by)
 
 
 def prepare() -> None:
@@ -123,8 +124,8 @@ def student(arm: Arm, seed: int) -> PreTrainedModel:
     model = new_student(teacher().model, **SHAPE, seed=seed)
     if arm.start == "pca":
         copy_factorised_embeddings(model, teacher().model)
-    elif arm.start == "picked":
-        copy_narrowed(model, teacher().model, kept(SHAPE["hidden"], SHAPE["heads"], SHAPE["intermediate"]))
+    elif arm.start in ("picked", "rotated"):
+        copy_narrowed(model, teacher().model, kept("pick" if arm.start == "picked" else "pca"))
     if not arm.tied:
         untie(model, fresh=arm.start == "random", seed=seed)
     if arm.projection != "none":
