@@ -98,6 +98,7 @@ function render({ model, el }) {
     return [kind, { node, strip, value, maps }];
   }));
 
+  const kinds = h("div");
   const numbersHead = h("thead"), numbersBody = h("tbody"), numbersTitle = h("caption");
   const summary = h("p", { class: "cv-summary", "aria-live": "polite" });
   const speak = calmly((text) => { summary.textContent = text; });
@@ -110,14 +111,14 @@ function render({ model, el }) {
     h("div", { class: "cv-row", role: "group", "aria-label": "Presets" }, presets),
     h("div", { class: "cv-name cv-ask" }, "Choose a token: which tokens does it relate to?"),
     h("div", { class: "cv-words", role: "radiogroup", "aria-label": "Token that asks" }, words),
-    h("div", {}, Object.values(sections).map((section) => section.node)),
+    kinds,
     h("div", { class: "cv-legend", "aria-hidden": "true" }, h("span", {}, "0"), h("span", { class: "cv-ramp", style: `background:${ramp}` }), h("span", {}, "1"),
       h("span", { class: "cv-name" }, "rows relate to columns; every row sums to 1")),
     h("table", { class: "cv-row-numbers" }, numbersTitle, numbersHead, numbersBody),
     summary,
   );
-  for (const { maps } of Object.values(sections)) for (const map of maps) onWidth(map.box, (width) => draw(map, width));
   update(true);
+  for (const { maps } of Object.values(sections)) for (const map of maps) onWidth(map.box, (width) => draw(map, width));
 
   function pick(index) {
     if (index === state.query || !kept()[index]) return;
@@ -165,9 +166,9 @@ function render({ model, el }) {
     headMenu.selectedIndex = state.head;
     scaleMenu.selectedIndex = state.scale;
     maskBox.checked = state.masked;
-    for (const [kind, section] of Object.entries(sections)) {
-      section.node.hidden = !found[kind];
-      if (!found[kind]) continue;
+    if (first || kinds.childElementCount !== shown().length) kinds.replaceChildren(...shown().map((kind) => sections[kind].node));
+    for (const kind of shown()) {
+      const section = sections[kind];
       show(section.value, found[kind][state.head].kl, found[kind][state.head].kl.toFixed(3));
       const top = Math.max(...found[kind].map((one) => one.kl), 1e-9);
       section.strip.replaceChildren(...found[kind].map((one, head) => h("span", {
@@ -178,7 +179,8 @@ function render({ model, el }) {
     }
     numbersHead.replaceChildren(
       h("tr", {}, h("td"), shown().map((kind) => h("th", { scope: "colgroup", colspan: 2 }, names[kind][0]))),
-      h("tr", {}, h("th", { scope: "col" }, "token"), shown().flatMap(() => titles.map((title, side) => h("th", { scope: "col", class: `cv-side-${side}` }, title)))));
+      h("tr", {}, h("th", { scope: "col" }, "token"), shown().flatMap(() => titles.map((title, side) => h("th", { scope: "col", class: `cv-side-${side}` },
+        h("span", { class: "cv-long" }, title), h("span", { class: "cv-short" }, title.slice(0, 1)))))));
     followQuery(first);
   }
 
@@ -199,7 +201,7 @@ function render({ model, el }) {
         const cell = h("td", { class: `cv-side-${side}`, "data-relation": kind, "data-side": side, "data-key": key, style: `--share:${(100 * value).toFixed(1)}%` });
         show(cell, value, value.toFixed(3));
         return cell;
-      })))] : [])), h("tr", {}, h("th", { scope: "row" }, "KL of the row"), shown().map((kind) => {
+      })))] : [])), h("tr", {}, h("th", { scope: "row" }, "KL"), shown().map((kind) => {
       const cell = h("td", { colspan: 2, class: "cv-row-kl", "data-row-kl": kind }), value = found[kind][state.head].rowKl[state.query];
       show(cell, value, value.toFixed(3));
       return cell;
