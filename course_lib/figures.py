@@ -202,3 +202,32 @@ def theseus_idea() -> Picture:
               fontsize=10)
     return picture(figure, "Three modules in a row. The first and the third go through one successor layer, the second "
                            "through its two predecessor layers; afterwards all three go through successors.")
+
+
+@style()
+def minilm_idea() -> Picture:
+    """Chapter 7: only the last layers are compared, through tables of tokens x tokens."""
+    figure, axes = _sheet(10.2, 4.6)
+    teacher, student = ROLES["teacher"].colour, ROLES["student"].colour
+    for x, width, layers, colour, name in ((1.3, 2.2, 6, teacher, "teacher"), (8.9, 1.3, 3, student, "student")):
+        for layer in range(1, layers + 1):
+            last = layer == layers
+            y = 3.9 - 0.5 * (layers - layer)
+            box(axes, x, y, width, 0.4, "last layer: Q, K, V" if last and layers > 3 else "Q, K, V" if last else "",
+                colour if last else "#B9C0C6")
+        axes.text(x, 4.35, name, ha="center", fontsize=10.5, color=colour)
+    rows = ((3.35, "attention", "QK^T", "$L_{AT}$", ROLES["attention"].colour),
+            (1.75, "value relation", "VV^T", "$L_{VR}$", ROLES["soft"].colour))
+    for y, text, product, loss, colour in rows:
+        for x, side in ((3.75, teacher), (6.75, student)):
+            box(axes, x, y, 1.75, 0.95, f"{text}\nsoftmax(${product} / \\sqrt{{d}}$)", side)
+        arrow(axes, (4.63, y), (5.87, y), "", colour)
+        axes.text(5.25, y + 0.12, "KL", ha="center", fontsize=10, color="#333333")
+        axes.text(5.25, y - 0.32, loss, ha="center", fontsize=10.5, color="#333333")
+        arrow(axes, (2.4, 3.9), (2.87, y + 0.2), "", teacher)
+        arrow(axes, (8.25, 3.9), (7.63, y + 0.2), "", student)
+    axes.text(5.25, 0.85, "Every table is tokens × tokens, one for each head. So width and depth are free,\n"
+                          "and nothing has to be projected. Equal: the number of heads, and the text.",
+              ha="center", va="center", fontsize=10)
+    return picture(figure, "Queries, keys and values of the last layer of teacher and student become two tables each, "
+                           "attention and value relation; a KL compares the tables. The other layers are not compared.")

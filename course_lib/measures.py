@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Literal
@@ -27,7 +27,7 @@ from course_lib.students import count_parameters
 
 __all__ = [
     "Calibration", "CalibrationBin", "Difference", "Interval", "Latency", "MaskedLM", "accuracy", "agreement",
-    "calibration", "count_parameters", "evaluate", "evaluate_masked_lm", "forward", "latency_ratio",
+    "calibration", "count_parameters", "evaluate", "evaluate_masked_lm", "forward", "gradient_shares", "latency_ratio",
     "masked_lm_measures", "mean_and_interval", "paired_difference", "predict_logits",
 ]
 
@@ -314,6 +314,30 @@ def _seconds(model: nn.Module, batch: Mapping[str, Tensor]) -> float:
     start = time.perf_counter()
     forward(model, batch).sum().item()  # .item() waits for a GPU
     return time.perf_counter() - start
+
+
+# --- loss terms -------------------------------------------------------------------------------------------------------
+
+
+def gradient_shares(model: nn.Module, terms: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]],
+                    batch: Mapping[str, Tensor]) -> dict[str, float]:
+    """How much of the pull each term of a loss has: its gradient norm over the sum of all norms, in percent.
+
+    Dropout is off. A weight says nothing about this: a mean over 768 numbers is small, whatever stands in front of it.
+    terms: as in `training.train`. Raises: ValueError if no term has a gradient.
+    """
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    was_training = model.training
+    model.eval()
+    sizes = {}
+    for name, loss in terms(model, batch).items():
+        parts = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        sizes[name] = sum(part.pow(2).sum().item() for part in parts if part is not None) ** 0.5
+    model.train(was_training)
+    total = sum(sizes.values())
+    if not total > 0:
+        raise ValueError(f"No term of {list(sizes)} has a gradient: is everything frozen, or detached?")
+    return {name: 100 * size / total for name, size in sizes.items()}
 
 
 # --- several seeds ----------------------------------------------------------------------------------------------------

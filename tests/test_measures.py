@@ -266,3 +266,19 @@ class TestSeeds:
     def test_refuses_unequal_lists(self):
         with pytest.raises(ValueError, match="cannot be paired"):
             m.paired_difference([0.1, 0.2], [0.1, 0.2, 0.3])
+
+
+class TestGradientShares:
+    def test_the_shares_are_gradient_norms_and_not_values(self):
+        model = nn.Linear(2, 1, bias=False)
+
+        def terms(model, batch):
+            return {"large": 100 + 3 * model.weight[0, 0], "small": -1.0 * model.weight[0, 1]}
+
+        assert m.gradient_shares(model, terms, {}) == pytest.approx({"large": 75.0, "small": 25.0})
+        assert model.training and model.weight.grad is None
+
+    def test_nothing_to_pull_at_is_refused(self):
+        model = nn.Linear(2, 1)
+        with pytest.raises(ValueError, match="frozen, or detached"):
+            m.gradient_shares(model, lambda model, batch: {"a": model.weight.sum() * 0}, {})

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from course_lib.students import require_eval
+from course_lib.training import autocast
 
 AsIn = Literal["paper", "code"]
 # (input_ids, attention_mask, positions): one row per question -> (rows, vocabulary)
@@ -119,9 +120,10 @@ def split(sentence: str, tokenizer: PreTrainedTokenizerBase, max_length: int = 1
     return list(encoding["input_ids"]), words
 
 
-def masked_lm_guesser(model: nn.Module) -> Guesser:
+def masked_lm_guesser(model: nn.Module, precision: str = "fp32") -> Guesser:
     """Turn a masked-LM of transformers into a `Guesser`; its head runs on the asked positions only, if it is BERT's.
 
+    precision: as in `training.Recipe`; "auto" takes a third of the time where the processor computes with bf16.
     Raises: ValueError for a model in train mode.
     """
     require_eval(model)
@@ -131,10 +133,13 @@ def masked_lm_guesser(model: nn.Module) -> Guesser:
     def guess(input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
         inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
         rows = torch.arange(len(positions), device=device)
-        if hasattr(model, "cls"):  # a head over 30,522 words costs as much as six layers of width 384
-            states = model.base_model(**inputs)[0]
-            return model.cls(states[rows, positions.to(device)]).float().cpu()  # (rows, hidden) -> (rows, V)
-        return model(**inputs).logits[rows, positions.to(device)].float().cpu()
+        with autocast(precision, device.type):
+            if hasattr(model, "cls"):  # a head over 30,522 words costs as much as six layers of width 384
+                states = model.base_model(**inputs)[0]
+                logits = model.cls(states[rows, positions.to(device)])  # (rows, hidden) -> (rows, V)
+            else:
+                logits = model(**inputs).logits[rows, positions.to(device)]
+        return logits.float().cpu()
 
     return guess
 

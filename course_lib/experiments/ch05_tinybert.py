@@ -1,0 +1,269 @@
+"""Chapter 5: what can a narrow student learn from the inside of a wide teacher, and which part of it matters?
+
+Movie sentences. Teacher: the course's sentiment teacher, 6 layers x 384. Student: 2 layers x 156, feed-forward 600,
+which is TinyBERT-4 (4 x 312, 1200) in the proportions of our teacher: a third of the depth, 41 % of the width. All arms
+of a seed read the same 350 batches in the same order; only "augmented text" has other sentences. The paper's general
+distillation (2.5 billion words) is out of reach: the word embeddings start as principal components of the teacher's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from datasets import Dataset
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from course_lib import layer_maps, probes
+from course_lib.assets import DATA, cache_folder
+from course_lib.data import Batches, encode, in_order, load_data
+from course_lib.experiments import sentences
+from course_lib.experiments.sentences import BATCH_SIZE, SEEDS, examples, scores, teacher
+from course_lib.layer_maps import LayerMap
+from course_lib.masking import IGNORED, keep
+from course_lib.measures import gradient_shares, paired_difference
+from course_lib.methods import hinton, tinybert
+from course_lib.methods.tinybert import TinyBertRecipe
+from course_lib.methods.tinybert_augmentation import augment, masked_lm_guesser, nearest_neighbours
+from course_lib.projections import price_of_collapse
+from course_lib.students import copy_factorised_embeddings, new_student
+from course_lib.teachers import Teacher, load_teacher
+from course_lib.training import History, Recipe, Terms, autocast, train, write_atomically
+from course_lib.word_vectors import glove
+
+__all__ = ["ABOUT", "ARMS", "LAYER_MAP", "SEEDS", "SHAPE", "WHOLE", "Arm", "augmented", "examples", "explained_states",
+           "first_stage", "inside_losses", "masked_lm", "new_sentences", "poll_result", "prepare", "run", "scores",
+           "second_stage", "student", "teacher"]
+
+ABOUT = "Movie sentences, 2 x 156 student from principal components: TinyBERT's two stages, and what they need."
+SHAPE = {"layers": 2, "hidden": 156, "intermediate": 600}  # 12 heads of 13: as many heads as the teacher
+LAYER_MAP = layer_maps.uniform(2, 6)  # ((0, 0), (1, 3), (2, 6))
+INSIDE = replace(tinybert.INTERMEDIATE, layer_map=LAYER_MAP)
+STEPS = (200, 150)  # of the two stages
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Which stages a student goes through. inside=None: only the second stage, with the steps of both.
+
+    The rates are some forty times the paper's: the blocks are fresh, and there are 350 steps, not many epochs.
+    """
+
+    inside: TinyBertRecipe | None = None
+    learns_from: str = "answers"  # in the second stage: "answers" (paper), "labels" or "both" (chapter 1)
+    augmented: bool = False
+    inside_rate: float = 2e-3
+    rate: float = 1e-3
+
+
+ARMS = {
+    "labels": Arm(learns_from="labels"),
+    "labels + answers": Arm(learns_from="both"),
+    "only stage 2": Arm(),
+    "two stages": Arm(INSIDE),
+    "without attention": Arm(replace(INSIDE, attention_weight=0.0)),
+    "without hidden": Arm(replace(INSIDE, hidden_weight=0.0)),
+    "labels in stage 2": Arm(INSIDE, learns_from="labels"),
+    "augmented text": Arm(INSIDE, augmented=True),
+}
+WHOLE = "two stages"
+
+
+def student(seed: int, *, projection: bool = False) -> PreTrainedModel:
+    """2 x 156: embeddings from the teacher's principal components, blocks and classifier random.
+
+    projection: with W_e and W_h of stage 1, which `tinybert.detach_projection` takes off again.
+    """
+    model = new_student(teacher().model, **SHAPE, seed=seed)
+    copy_factorised_embeddings(model, teacher().model)
+    if projection:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tinybert.attach_projection(model, teacher().model)
+    return model
+
+
+# --- The two stages ---------------------------------------------------------------------------------------------------
+
+
+def inside_terms(recipe: TinyBertRecipe) -> Terms:
+    """Stage 1: attention, hidden and embedding term; the live teacher reads the same batch, without gradients."""
+    def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return tinybert.terms(model, teacher().model, batch, recipe)
+    return terms
+
+
+def prediction_terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Stage 2: soft cross-entropy at temperature 1 with the teacher's stored logits."""
+    return {"prediction": tinybert.prediction_loss(hinton.logits_of(model, batch), batch["teacher_logits"])}
+
+
+SECOND_TERMS = {"answers": prediction_terms, "labels": sentences.answer_terms(sentences.LABELS),
+                "both": sentences.answer_terms(sentences.LABELS_AND_ANSWERS)}
+
+
+def first_stage(model: PreTrainedModel, arm: Arm, seed: int, steps: int = STEPS[0]) -> History:
+    """Train the inside of a student that has its projection."""
+    recipe = Recipe(steps=steps, learning_rate=arm.inside_rate, schedule="constant", precision="auto", seed=seed)
+    return train(model, _batches(arm, seed), inside_terms(arm.inside), recipe)
+
+
+def second_stage(model: PreTrainedModel, arm: Arm, seed: int, steps: int = STEPS[1], skip: int = 0, *,
+                 evaluate: Callable | None = None, evaluate_every: int = 0) -> History:
+    """Train the predictions. skip: batches that the first stage has read, so that stage 2 goes on behind them."""
+    recipe = Recipe(steps=steps, learning_rate=arm.rate, precision="auto", seed=seed,
+                    evaluate_every=evaluate_every)
+    batches = _batches(arm, seed)
+    return train(model, [batches[step] for step in range(skip, skip + steps)], SECOND_TERMS[arm.learns_from], recipe,
+                 evaluate=evaluate)
+
+
+def _batches(arm: Arm, seed: int) -> Batches:
+    rows = examples("train") + augmented() if arm.augmented else examples("train")
+    return Batches(rows, BATCH_SIZE, seed=seed)
+
+
+# --- More text --------------------------------------------------------------------------------------------------------
+
+# As in the original code, words without content stay; and what an apostrophe cuts off: "it's" is three tokens.
+KEPT_WORDS = ENGLISH_STOP_WORDS | {"d", "ll", "m", "s", "t", "ve"}
+EVERY = 2  # every second training sentence is augmented, once: a minute of work for a masked LM
+
+
+@cache
+def masked_lm() -> Teacher:
+    """The course's masked-LM teacher, which makes new sentences here."""
+    return load_teacher("mlm")
+
+
+def new_sentences(texts: list[str], copies: int = 1, seed: int = 0) -> list[list[str]]:
+    """TinyBERT's augmentation with the course's masked LM and GloVe; p = 0.4 and K = 15 as in the paper."""
+    return augment(texts, masked_lm=masked_lm_guesser(masked_lm().model, "auto"), tokenizer=masked_lm().tokenizer,
+                   neighbours=nearest_neighbours(*glove()), copies=copies, seed=seed, skip_words=KEPT_WORDS,
+                   max_length=sentences.MAX_LENGTH)
+
+
+@cache
+def augmented() -> list[dict]:
+    """New training sentences, encoded, with the teacher's answers and without a label; made once and kept."""
+    adapter = (DATA / "teachers/mlm/adapter.safetensors").read_bytes()
+    version = hashlib.sha256(adapter + f"1/{EVERY}".encode()).hexdigest()[:12]  # count up when the code above changes
+    path = cache_folder() / "text" / f"augmented-{version}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = [copy for copies in new_sentences(load_data("sentiment")["train"]["text"][::EVERY]) for copy in copies]
+        write_atomically(path, lambda file: file.write_text(json.dumps(made, indent=0), "utf-8"))
+    texts = json.loads(path.read_text("utf-8"))
+    rows = encode(Dataset.from_dict({"text": texts, "label": [IGNORED] * len(texts)}), teacher().tokenizer,
+                  sentences.MAX_LENGTH)
+    return sentences.with_answers(rows, f"augmented-{version}")
+
+
+def prepare() -> None:
+    """Ask both teachers before the runs start."""
+    sentences.prepare()
+    augmented()
+
+
+# --- Measuring --------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def explained_states(model: PreTrainedModel, count: int = 256) -> float:
+    """How much of the teacher's last states can be read off the student's, in percent of their variance.
+
+    The best linear map with bias is fitted on half of `count` test sentences and judged on the other half. It needs no
+    projection from training, so every student can be asked. 0: no better than the mean; below 0: worse.
+    """
+    halves = []
+    rows = _sample(count)
+    was_training = model.training
+    model.eval()
+    for part in (rows[::2], rows[1::2]):
+        pairs = []
+        for batch in in_order(part):
+            with autocast("auto"):
+                mine, theirs = probes.read(model, batch), probes.read(teacher().model, batch)
+            mask = batch["attention_mask"]
+            last, target = (keep(one.hidden_states[max(one.hidden_states)].double(), mask) for one in (mine, theirs))
+            pairs.append((torch.cat([last, torch.ones(len(last), 1).double()], dim=1), target))
+        halves.append([torch.cat(side) for side in zip(*pairs, strict=True)])
+    model.train(was_training)
+    (mine, theirs), (new, wanted) = halves
+    error = new @ torch.linalg.lstsq(mine, theirs).solution - wanted  # (n, k + 1) x (k + 1, d) -> (n, d)
+    return 100 * (1 - error.pow(2).sum() / (wanted - wanted.mean(dim=0)).pow(2).sum()).item()
+
+
+@torch.no_grad()
+def inside_losses(model: PreTrainedModel, layer_map: LayerMap = LAYER_MAP, count: int = 256
+                  ) -> dict[tuple[int, int], tuple[float, float]]:
+    """For each pair of layers the hidden loss through the student's projection, and the price of silence.
+
+    On `count` test sentences, without dropout. A loss above its price: a student that says the same at every token
+    would be nearer to the teacher. Returns {(student layer, teacher layer): (loss, price)}.
+    """
+    was_training = model.training
+    model.eval()
+    pairs = {pair: ([], []) for pair in layer_map}
+    for batch in in_order(_sample(count)):
+        with autocast("auto"):
+            mine, theirs = probes.read(model, batch), probes.read(teacher().model, batch)
+        for s, t in layer_map:
+            mapped = model.projection(mine.hidden_states[s], theirs.hidden_states[t], layer=s)
+            for found, states in zip(pairs[s, t], mapped, strict=True):
+                found.append(keep(states.float(), batch["attention_mask"]))
+    model.train(was_training)
+    both = {pair: [torch.cat(side) for side in sides] for pair, sides in pairs.items()}
+    return {pair: (tinybert.hidden_loss(ours, theirs).item(), price_of_collapse(theirs).item())
+            for pair, (ours, theirs) in both.items()}
+
+
+def _sample(count: int) -> list[dict]:
+    """So many test sentences, spread over the split: it is sorted by rating."""
+    return examples("test")[:: len(examples("test")) // count][:count]
+
+
+def run(arm_name: str, seed: int) -> dict[str, float]:
+    """Train one student and measure it on the test split.
+
+    states: `explained_states` at the end. share_...: gradient shares of stage 1, in percent, before its first step and
+    after its last one, on the first batch. silence_0, 1, 2: the hidden loss of these student layers after stage 1, in
+    percent of what a student pays that says the same at every token (`inside_losses`).
+    """
+    arm = ARMS[arm_name]
+    model, found = student(seed, projection=bool(arm.inside)), {}
+    if arm.inside:
+        terms, batch = inside_terms(arm.inside), _batches(arm, seed)[0]
+        found |= _named("share_{}_first", gradient_shares(model, terms, batch))
+        first_stage(model, arm, seed)
+        found |= _named("share_{}_last", gradient_shares(model, terms, batch))
+        found |= {f"silence_{layer}": round(100 * loss / price, 1)
+                  for (layer, _), (loss, price) in inside_losses(model).items()}
+        tinybert.detach_projection(model)
+    skip = STEPS[0] if arm.inside else 0
+    second_stage(model, arm, seed, sum(STEPS) - skip, skip)
+    return scores(model) | {"states": round(explained_states(model), 2)} | found
+
+
+def _named(pattern: str, numbers: dict[str, float]) -> dict[str, float]:
+    return {pattern.format(name): round(value, 1) for name, value in numbers.items()}
+
+
+def poll_result() -> tuple[str, str]:
+    """The option of chapter 5's poll that fits the measurement, and the numbers that say so."""
+    from course_lib import results
+
+    options = {"a": "without attention", "b": "without hidden", "c": "only stage 2", "d": "labels in stage 2"}
+    means = {arm: sum(results.values("ch05", arm, "accuracy")) for arm in options.values()}
+    worst = min(means, key=means.get)
+    loss = paired_difference(results.values("ch05", worst, "accuracy"), results.values("ch05", WHOLE, "accuracy"))
+    letter = next(o for o, arm in options.items() if arm == worst) if loss.verdict == "worse" else "e"
+    gap = loss.interval
+    return letter, (f"The lowest of the four is '{worst}': {gap.mean:+.2f} points against '{WHOLE}', interval "
+                    f"{gap.low:+.2f} to {gap.high:+.2f}.")
