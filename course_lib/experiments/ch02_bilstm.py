@@ -21,20 +21,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from course_lib import results
 from course_lib.assets import asset
 from course_lib.data import Batches, load_data, pad
 from course_lib.experiments import sentences
 from course_lib.experiments.sentences import SEEDS, teacher
 from course_lib.masking import IGNORED
-from course_lib.measures import Latency, latency_ratio
+from course_lib.measures import Latency, latency_ratio, mean_and_interval, paired_difference
 from course_lib.methods import bilstm
 from course_lib.methods import bilstm_augmentation as augmentation
 from course_lib.mutants import mutant
 from course_lib.training import History, Recipe, train
 from course_lib.word_vectors import glove
 
-__all__ = ["ABOUT", "ARMS", "SEEDS", "augmented", "loss_terms", "prepare", "run", "scores", "student", "teacher",
-           "training_set", "word_rows"]
+__all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "augmented", "fit", "latency", "lexicon", "made_up", "poll_result",
+           "prepare", "run", "scores", "student", "tagged", "teacher", "vocabulary", "word_rows"]
 
 ABOUT = "Movie sentences, BiLSTM student: labels alone, the teacher's logits, and the same with augmented text."
 BATCH_SIZE = 50  # the paper's
@@ -62,6 +63,8 @@ ARMS = {
     "mistake: inverted mask": Arm(text="augmented", mistake="inverted_augmentation_mask"),
     "TF-IDF + logistic regression": Arm(alpha=1.0, model="tf-idf"),
 }
+
+MAIN = [name for name, arm in ARMS.items() if not arm.mistake]
 
 # --- Words ------------------------------------------------------------------------------------------------------------
 
@@ -97,23 +100,34 @@ def _row(text: str, answered: dict) -> dict:
 
 
 @cache
-def tagged(split: str = "train") -> list[list[tuple[str, str]]]:
-    """The sentences of a split as words with their part of speech."""
-    lexicon = augmentation.read_lexicon(asset("pos-lexicon", "en-lexicon.txt"))
-    return [augmentation.tags(bilstm.split_words(text), lexicon) for text in load_data("sentiment")[split]["text"]]
+def lexicon() -> dict[str, str]:
+    """The most frequent part of speech of 94,000 words."""
+    return augmentation.read_lexicon(asset("pos-lexicon", "en-lexicon.txt"))
 
 
 @cache
-def augmented(mistake: str = "") -> list[dict]:
-    """About three new sentences per training sentence, in the student's words, answered by the teacher.
+def tagged(split: str = "train") -> list[list[tuple[str, str]]]:
+    """The sentences of a split as words with their part of speech."""
+    return [augmentation.tags(bilstm.split_words(text), lexicon()) for text in load_data("sentiment")[split]["text"]]
 
-    label: that of the sentence it was made from, which may no longer fit. mistake: a mutant of the augmentation.
+
+@cache
+def made_up(mistake: str = "") -> list[tuple[str, int]]:
+    """About three new sentences per training sentence, each with the label of the sentence that it was made from.
+
+    That label may no longer fit. mistake: a mutant of the augmentation that is switched on.
     """
     labels, table = load_data("sentiment")["train"]["label"], augmentation.words_by_tag(tagged())
     with mutant(mistake) if mistake else nullcontext():
         made = [(joined(words), label) for number, (sentence, label) in enumerate(zip(tagged(), labels, strict=True))
                 for words in augmentation.augment([sentence], table, n_iter=COPIES, seed=number)]
-    made = sorted(dict(made).items(), key=lambda row: len(row[0]))  # each text once; equal lengths need no padding
+    return sorted(dict(made).items(), key=lambda row: len(row[0]))  # each text once; equal lengths need no padding
+
+
+@cache
+def augmented(mistake: str = "") -> list[dict]:
+    """`made_up` in the student's words, answered by the teacher (the first time this takes minutes)."""
+    made = made_up(mistake)
     tokens = teacher().tokenizer([text for text, _ in made], truncation=True, max_length=sentences.MAX_LENGTH)
     rows = [{"input_ids": ids, "label": label} for ids, (_, label) in zip(tokens["input_ids"], made, strict=True)]
     digest = hashlib.sha256("\n".join(text for text, _ in made).encode()).hexdigest()[:12]
@@ -162,7 +176,7 @@ def bag_of_words(split: str = "test") -> Tensor:
     from sklearn.pipeline import make_pipeline
 
     data = load_data("sentiment")
-    model = make_pipeline(TfidfVectorizer(), LogisticRegression(C=4.0, max_iter=1000))
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression(C=10.0, max_iter=1000))
     model.fit(data["train"]["text"], data["train"]["label"])
     positive = torch.as_tensor(model.decision_function(data[split]["text"]), dtype=torch.float32)
     return torch.stack([-positive / 2, positive / 2], dim=-1)
@@ -201,3 +215,15 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
     model = student(seed)
     fit(model, arm, seed)
     return scores(model) | {"times_faster": round(1 / latency(model, repeats=7).ratio, 1)}
+
+
+def poll_result() -> tuple[str, str]:
+    """The option of the chapter's poll that fits the measurement, and the numbers that say so."""
+    options = dict(zip("abcd", ("labels", "logits", "labels + augmented text", "logits + augmented text"), strict=True))
+    means = {arm: mean_and_interval(results.values("ch02", arm, "accuracy")).mean for arm in options.values()}
+    first, second = sorted(means, key=means.get, reverse=True)[:2]
+    lead = paired_difference(*(results.values("ch02", arm, "accuracy") for arm in (first, second)))
+    letter = next(o for o, arm in options.items() if arm == first) if lead.verdict == "better" else "e"
+    gap = lead.interval
+    return letter, (f"The two best are '{first}' and '{second}'; they differ by {gap.mean:.2f} points, "
+                    f"interval {gap.low:+.2f} to {gap.high:+.2f}.")
