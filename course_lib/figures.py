@@ -231,3 +231,48 @@ def minilm_idea() -> Picture:
               ha="center", va="center", fontsize=10)
     return picture(figure, "Queries, keys and values of the last layer of teacher and student become two tables each, "
                            "attention and value relation; a KL compares the tables. The other layers are not compared.")
+
+
+@style()
+def cached_idea() -> Picture:
+    """Chapter 9: the teacher answers once, a file keeps its distributions, a student of one layer learns from them."""
+    figure, axes = _sheet(10.2, 4.0)
+    teacher, student, soft = (ROLES[role].colour for role in ("teacher", "student", "soft"))
+    box(axes, 1.1, 2.0, 1.6, 0.9, "documents\nand labels")
+    box(axes, 3.7, 3.2, 1.9, 0.9, "teacher\nmany layers", teacher)
+    box(axes, 6.4, 3.2, 2.1, 0.9, "file: key and\nlog-probabilities", soft)
+    box(axes, 6.4, 1.0, 2.1, 0.9, "batch: text, label,\nstored row", soft)
+    box(axes, 9.1, 1.0, 1.7, 0.9, "student\none layer", student)
+    arrow(axes, (1.9, 2.3), (2.7, 3.0))
+    arrow(axes, (4.65, 3.2), (5.3, 3.2), "once", teacher)
+    arrow(axes, (6.4, 2.75), (6.4, 1.45), "", soft)
+    axes.text(6.52, 2.1, "joined by key,\nthen shuffled", va="center", fontsize=9.5, color="#333333")
+    arrow(axes, (1.9, 1.7), (5.3, 1.05))
+    arrow(axes, (7.45, 1.0), (8.2, 1.0))
+    axes.text(3.4, 0.75, "every epoch, without the teacher", ha="center", fontsize=9.5, color="#333333")
+    axes.text(9.1, 2.0, "soft loss\n+ hard loss", ha="center", va="center", fontsize=10)
+    arrow(axes, (9.1, 1.45), (9.1, 1.75))
+    return picture(figure, "The teacher reads all documents once; a file keeps a key and the log-probabilities of each; "
+                           "batches of text, label and stored row train a student of one layer without the teacher.")
+
+
+@style()
+def commas_idea() -> Picture:
+    """The comma lab: two ways to answer [MASK]; the one without context is learned first."""
+    figure, (axes,) = canvas(figsize=(9.2, 3.6))
+    axes.set(xlim=(0, 9.2), ylim=(0, 3.6), aspect="equal")
+    axes.axis("off")
+    teacher, student = ROLES["teacher"].colour, ROLES["student"].colour
+    box(axes, 1.3, 1.8, 2.2, 0.9, "the river [MASK]\nthrough London")
+    box(axes, 4.4, 2.8, 2.4, 1.0, "blocks: attention,\nfeed-forward", teacher)
+    box(axes, 4.4, 0.8, 2.4, 1.0, "output bias and\nword frequencies", student)
+    box(axes, 7.8, 2.8, 2.2, 0.9, "“flows”", teacher)
+    box(axes, 7.8, 0.8, 2.2, 0.9, "“,”  for everything", student)
+    arrow(axes, (2.4, 2.0), (3.2, 2.7), "", teacher)
+    arrow(axes, (2.4, 1.6), (3.2, 0.9), "", student)
+    arrow(axes, (5.6, 2.8), (6.7, 2.8), "", teacher)
+    arrow(axes, (5.6, 0.8), (6.7, 0.8), "", student)
+    axes.text(4.4, 3.42, "with context: learned slowly", ha="center", fontsize=10, color=teacher)
+    axes.text(4.4, 0.12, "without context: learned in the first steps", ha="center", fontsize=10, color=student)
+    return picture(figure, "Two ways from a sentence with a mask to an answer: through the blocks, with context, to the "
+                           "word flows; or through the output bias alone, without context, to a comma for everything.")
