@@ -170,6 +170,15 @@ def test_stored_teacher_outputs_replace_the_teacher():
         pkd.terms(student, None, BATCH)
 
 
+def test_states_stored_in_half_precision_meet_a_student_under_autocast():
+    teacher, student = model(), model(num_hidden_layers=3, seed=1)
+    stored = pkd.teacher_outputs(teacher, BATCH)
+    halved = stored | {"teacher_cls": stored["teacher_cls"].half()}
+    with torch.autocast("cpu", torch.bfloat16):
+        exact, near = (pkd.terms(student, None, BATCH | cache)["patience"] for cache in (stored, halved))
+    torch.testing.assert_close(near, exact, rtol=0.01, atol=0.01)
+
+
 def test_weights_of_zero_leave_their_terms_out():
     teacher, student = model(), model(num_hidden_layers=3, seed=1)
     assert list(pkd.terms(student, teacher, BATCH, PkdRecipe(beta=0.0))) == ["soft", "hard"]

@@ -204,7 +204,8 @@ def teacher_outputs(teacher: nn.Module | None, batch: dict[str, Tensor]) -> dict
 
 def _cached(batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
     names = ("teacher_logits", "teacher_cls")
-    return {name: batch[name] for name in names} if all(name in batch for name in names) else None
+    # A cache is often stored in float16, which a bfloat16 student under autocast cannot be stacked with.
+    return {name: at_least_float32(batch[name]) for name in names} if all(name in batch for name in names) else None
 
 
 def first_layers_of(pretrained: PreTrainedModel, layers: int, *, seed: int | None = None) -> PreTrainedModel:
