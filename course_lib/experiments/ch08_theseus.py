@@ -29,10 +29,10 @@ from course_lib.measures import accuracy, paired_difference
 from course_lib.methods import theseus
 from course_lib.methods.theseus import Theseus, TheseusRecipe, layer_path
 from course_lib.mutants import mutant
-from course_lib.training import History, Recipe, autocast
+from course_lib.training import History, autocast, rate_factor
 
 __all__ = ["ABOUT", "ARMS", "CONTROL", "MAIN", "SEEDS", "build", "examples", "half_depth", "path_accuracies",
-           "poll_result", "prepare", "run", "scores", "stretched", "teacher", "terms", "train_ship"]
+           "poll_result", "prepare", "run", "scores", "share_learned", "stretched", "teacher", "terms", "train_ship"]
 
 ABOUT = "Movie sentences, half depth: labels alone against a predecessor that is replaced module by module."
 MODULES = 3
@@ -79,14 +79,33 @@ def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return theseus.terms(model, None, batch)
 
 
-def train_ship(arm: Arm, seed: int, steps: int = STEPS, *, evaluate: Callable | None = None,
-               evaluate_every: int = 0) -> tuple[Theseus, History]:
-    """Train with the common budget; phase 2 (p = 1) is part of the same run, so that all arms have one learning rate
-    curve."""
-    budget: Recipe = replace(sentences.RECIPE, steps=steps, evaluate_every=evaluate_every)
+def train_ship(arm: Arm, seed: int, steps: int = STEPS, *, evaluate: Callable | None = None, evaluate_every: int = 0,
+               paths: list[str] | None = None) -> tuple[Theseus, History]:
+    """Train with the common budget. Phase 2 (p = 1) belongs to the same run: all arms have one learning rate curve.
+
+    paths: a list to which the path of every training batch is appended.
+    """
+    budget = replace(sentences.RECIPE, steps=steps, evaluate_every=evaluate_every)
     ship = build(stretched(arm.replacing, steps))
+
+    def watched(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = terms(model, batch)
+        if paths is not None:
+            paths.append(" ".join(ship.path))
+        return found
+
     with mutant(arm.mistake) if arm.mistake else nullcontext():
-        return ship, sentences.fit(ship, terms, seed, budget, evaluate=evaluate)
+        return ship, sentences.fit(ship, watched, seed, budget, evaluate=evaluate)
+
+
+def share_learned(recipe: TheseusRecipe) -> tuple[float, float]:
+    """How much one successor learns, as shares of p = 1 throughout: of the batches, and of the sum of learning rates.
+
+    The second number is  sum_t p_t * rate_t / sum_t rate_t: a batch late in the run, at a low rate, counts less.
+    """
+    rates = [recipe.rate_at(step) for step in range(STEPS)]
+    speeds = [rate_factor(step, sentences.RECIPE) for step in range(STEPS)]
+    return sum(rates) / STEPS, sum(p * speed for p, speed in zip(rates, speeds, strict=True)) / sum(speeds)
 
 
 def all_draws() -> Iterator[tuple[bool, ...]]:
