@@ -39,7 +39,7 @@ from course_lib.data import Batches, in_order
 from course_lib.experiments import sentences
 from course_lib.experiments.sentences import BATCH_SIZE, RECIPE, SEEDS, half_depth, scores, teacher
 from course_lib.layer_maps import LayerMap
-from course_lib.measures import paired_difference
+from course_lib.measures import gradient_shares, paired_difference
 from course_lib.methods import pkd
 from course_lib.methods.cached import SoftLabels, attach, keys_of, load_soft_labels
 from course_lib.methods.hinton import hard_loss, soft_target_loss
@@ -47,7 +47,7 @@ from course_lib.teachers import TEACHERS, new_model
 from course_lib.training import Terms, autocast
 
 __all__ = ["ABOUT", "ARMS", "MAIN", "PAPER_START", "SEEDS", "centred", "cls_distances", "examples", "first_layers",
-           "gradient_shares", "half_depth", "loss_terms", "poll_result", "prepare", "run", "scores", "start", "teacher",
+           "half_depth", "loss_terms", "poll_result", "prepare", "run", "scores", "start", "teacher",
            "teacher_spread"]
 
 ABOUT = "Movie sentences, half depth: answers alone against answers and the [CLS] states of two teacher layers."
@@ -168,23 +168,6 @@ def teacher_states(batch: dict[str, Tensor]) -> dict[int, Tensor]:
     return dict(enumerate(states.unsqueeze(2).unbind(dim=1), start=1))  # (B, L, H) -> L x (B, 1, H)
 
 
-def gradient_shares(model: nn.Module, terms: Terms, batch: dict[str, Tensor]) -> dict[str, float]:
-    """How much of the pull each term has: its gradient norm over the sum of all norms, in percent.
-
-    Without dropout. A weight says nothing about this: a mean over 768 numbers is small, whatever stands in front of it.
-    """
-    was_training = model.training
-    model.eval()
-    losses = terms(model, batch)
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    sizes = {}
-    for name, loss in losses.items():
-        parts = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-        sizes[name] = sum(part.pow(2).sum() for part in parts if part is not None).sqrt().item()
-    model.train(was_training)
-    return {name: round(100 * size / sum(sizes.values()), 1) for name, size in sizes.items()}
-
-
 # --- Measuring --------------------------------------------------------------------------------------------------------
 
 
@@ -238,7 +221,7 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
     away = cls_distances(model, {"skip_distance": SKIP, "last_distance": LAST})
     return scores(model) | {
         **{name: round(value, 4) for name, value in away.items()},
-        "share_first": before.get("patience", 0.0), "share_last": after.get("patience", 0.0)}
+        "share_first": round(before.get("patience", 0.0), 1), "share_last": round(after.get("patience", 0.0), 1)}
 
 
 def poll_result() -> tuple[str, str]:
