@@ -259,9 +259,7 @@ def cached_idea() -> Picture:
 @style()
 def commas_idea() -> Picture:
     """The comma lab: two ways to answer [MASK]; the one without context is learned first."""
-    figure, (axes,) = canvas(figsize=(9.2, 3.6))
-    axes.set(xlim=(0, 9.2), ylim=(0, 3.6), aspect="equal")
-    axes.axis("off")
+    figure, axes = _sheet(9.2, 3.6)
     teacher, student = ROLES["teacher"].colour, ROLES["student"].colour
     box(axes, 1.3, 1.8, 2.2, 0.9, "the river [MASK]\nthrough London")
     box(axes, 4.4, 2.8, 2.4, 1.0, "blocks: attention,\nfeed-forward", teacher)
@@ -274,5 +272,31 @@ def commas_idea() -> Picture:
     arrow(axes, (5.6, 0.8), (6.7, 0.8), "", student)
     axes.text(4.4, 3.42, "with context: learned slowly", ha="center", fontsize=10, color=teacher)
     axes.text(4.4, 0.12, "without context: learned in the first steps", ha="center", fontsize=10, color=student)
-    return picture(figure, "Two ways from a sentence with a mask to an answer: through the blocks, with context, to the "
-                           "word flows; or through the output bias alone, without context, to a comma for everything.")
+    return picture(figure, "Two ways from a sentence with a mask to an answer: through the blocks, with context, to "
+                           "the word flows; or through the output bias alone, without context, to a comma for everything.")
+
+
+@style()
+def pkd_idea() -> Picture:
+    """Chapter 4: matched [CLS] states on the way, twice; the last layers meet through the answers alone."""
+    figure, axes = _sheet(10.2, 4.9)
+    teacher, student, soft = (ROLES[role].colour for role in ("teacher", "student", "soft"))
+    for left, name, pairs in ((0.0, "PKD-skip", ((1, 2), (2, 4))), (5.1, "PKD-last", ((1, 4), (2, 5)))):
+        high = {("t", layer): 0.35 + 0.6 * layer for layer in range(1, 7)}
+        high |= {("s", layer): 0.35 + 1.2 * layer for layer in range(1, 4)}
+        for side, x, colour in (("t", left + 1.3, teacher), ("s", left + 3.8, student)):
+            for (which, layer), y in high.items():
+                if which == side:
+                    box(axes, x, y, 1.5, 0.44, f"layer {layer}", colour)
+        axes.text(left + 1.3, 0.35, "teacher", ha="center", fontsize=10.5, color=teacher)
+        axes.text(left + 3.8, 0.35, "student", ha="center", fontsize=10.5, color=student)
+        axes.text(left + 2.55, 4.65, name, ha="center", fontsize=12, weight="bold")
+        for s, t in pairs:
+            arrow(axes, (left + 2.05, high["t", t]), (left + 3.05, high["s", s]), "", soft)
+        arrow(axes, (left + 2.05, high["t", 6]), (left + 3.05, high["s", 3]), "", "#B87A00", line="--")
+        axes.text(left + 2.55, 4.08, "answers", ha="center", fontsize=9.5, color="#8a5f00")
+    axes.text(5.1, 0.02, "Full arrows: [CLS] states, each divided by its length, should agree.", ha="center",
+              fontsize=10)
+    return picture(figure, "Two layer maps from a teacher of six layers to a student of three. PKD-skip joins teacher "
+                           "layers 2 and 4 with student layers 1 and 2, PKD-last joins 4 and 5 with 1 and 2; the last "
+                           "layers meet only through the answers.")

@@ -9,6 +9,8 @@ Wikipedia leads, eleven topics. The teacher (6 layers x 384) answered every docu
 from __future__ import annotations
 
 import hashlib
+import statistics
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,17 +18,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, PreTrainedModel
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from course_lib import layer_maps
 from course_lib.assets import DATA, cache_folder
 from course_lib.data import Batches, encode, in_order, load_data
-from course_lib.measures import accuracy, agreement, calibration, predict_logits
-from course_lib.methods import cached
+from course_lib.measures import (
+    accuracy,
+    agreement,
+    calibration,
+    count_parameters,
+    mean_and_interval,
+    paired_difference,
+    predict_logits,
+)
+from course_lib.methods import cached, hinton
 from course_lib.methods.cached import SoftLabels, ask_teacher, attach, load_soft_labels
 from course_lib.students import copy_factorised_embeddings, copy_layers, new_student
 from course_lib.teachers import Teacher, load_teacher
-from course_lib.training import History, Recipe, train
+from course_lib.training import History, Recipe, autocast, train
 
 ABOUT = "Wikipedia leads, one layer from stored probabilities: learning rate, start, size, shuffled cache, TF-IDF."
 SEEDS = range(5)
@@ -61,6 +71,9 @@ ARMS = {
 }
 
 
+MAIN = [name for name, arm in ARMS.items() if arm.cache == "right" and arm.learning_rate > 1e-5]  # the first table
+
+
 # --- Documents and the teacher's stored answers ----------------------------------------------------------------------
 
 
@@ -68,6 +81,11 @@ ARMS = {
 def teacher() -> Teacher:
     """The topics teacher: 6 layers x 384, 11 classes."""
     return load_teacher("topics")
+
+
+def class_names() -> list[str]:
+    """The eleven topics, in the order of the labels."""
+    return load_data("topics")["test"].features["label"].names
 
 
 @cache
@@ -90,8 +108,18 @@ def answers(split: str) -> SoftLabels:
     path = answer_file(split, cache_folder() / "answers")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        ask_teacher(teacher().model, documents(split)).save(path)
+        ask(split).save(path)
     return load_soft_labels(path)
+
+
+def ask(split: str) -> SoftLabels:
+    """One run of the teacher over a split, short documents first: that saves a quarter of the padding."""
+    rows = documents(split)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    soft = ask_teacher(teacher().model, [rows[i] for i in order])
+    back = torch.tensor(order).argsort()
+    return SoftLabels(soft.keys[back], soft.rows[back], {n: t[back] for n, t in soft.tensors.items()}, soft.classes,
+                      soft.temperature)
 
 
 @cache
@@ -133,8 +161,6 @@ def student(seed: int, start: str = "embeddings") -> PreTrainedModel:
 
 def paper_size(layers: int) -> PreTrainedModel:
     """The practitioner's Japanese BERT with 12 layers, or its student with 1, on the meta device: shapes, no memory."""
-    from transformers import BertForSequenceClassification
-
     with torch.device("meta"):
         return BertForSequenceClassification(BertConfig(vocab_size=32_768, num_hidden_layers=layers, num_labels=2))
 
@@ -152,12 +178,49 @@ def loss_terms(arm: Arm):
     return terms
 
 
-def fit(model: nn.Module, arm: Arm, seed: int, *, rows: list[dict] | None = None, **more) -> History:
-    """Train one student on stored answers. `more` goes to the training loop."""
-    rows = examples("train") if rows is None else rows
-    rows = shuffled(rows, seed) if arm.cache == "shuffled" else rows
-    recipe = Recipe(steps=arm.steps, learning_rate=arm.learning_rate, precision="auto", seed=seed)
-    return train(model, Batches(rows, BATCH_SIZE, seed=seed), loss_terms(arm), recipe, **more)
+def fit(model: nn.Module, arm: Arm, seed: int, *, steps: int | None = None) -> History:
+    """Train one student on stored answers; `steps` replaces the arm's own number."""
+    rows = shuffled(examples("train"), seed) if arm.cache == "shuffled" else examples("train")
+    return train(model, Batches(rows, BATCH_SIZE, seed=seed), loss_terms(arm), recipe_of(arm, seed, steps))
+
+
+def recipe_of(arm: Arm, seed: int, steps: int | None = None) -> Recipe:
+    """The training loop's part of an arm."""
+    return Recipe(steps=arm.steps if steps is None else steps, learning_rate=arm.learning_rate, precision="auto",
+                  seed=seed)
+
+
+def loss_ends(history: History) -> tuple[float, float]:
+    """The mean of the whole loss over the first and over the last twenty steps."""
+    losses = [sum(row.get(name, 0.0) for name in ("soft", "hard")) for row in history.steps]
+    return sum(losses[:20]) / len(losses[:20]), sum(losses[-20:]) / len(losses[-20:])
+
+
+def doctor(model: nn.Module, arm: Arm, history: History, steps: int):
+    """The doctor's report on a student after its run, with one batch of training documents."""
+    from course_lib.doctor import diagnose
+
+    batch = Batches(examples("train"), 16, seed=0)[0]
+    return diagnose(model, teacher().model, batch, recipe_of(arm, 0, steps), history, terms=loss_terms(arm))
+
+
+def live_against_cached(pairs: int = 5) -> float:
+    """Time of a training step with a live teacher, as a multiple of a step from the cache; median of pairs."""
+    model, arm = student(0), ARMS["labels + answers"]
+    optimizer, terms = torch.optim.AdamW(model.parameters(), lr=5e-4), loss_terms(arm)
+    batch = in_order(examples("train")[:BATCH_SIZE], BATCH_SIZE)[0]
+
+    def seconds(live: bool) -> float:
+        started = time.perf_counter()
+        with autocast("auto"):
+            row = {"teacher_log_probs": hinton.teacher_logits_of(teacher().model, batch)} if live else {}
+            sum(terms(model, batch | row).values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - started
+
+    seconds(True), seconds(False)  # warm up
+    return statistics.median(seconds(True) / seconds(False) for _ in range(pairs))
 
 
 def scores(model: nn.Module, split: str = "test") -> dict[str, float]:
@@ -192,14 +255,55 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
     if arm.model == "TF-IDF":
         return tf_idf_scores()
     model = student(seed, arm.start)
-    history = fit(model, arm, seed)
-    first, last = (np.mean([sum(row[n] for n in ("soft", "hard") if n in row) for row in part])
-                   for part in (history.steps[:20], history.steps[-20:]))
-    return scores(model) | {"loss_at_the_start": round(float(first), 4), "loss_at_the_end": round(float(last), 4),
-                            "parameters": sum(p.numel() for p in model.parameters())}
+    first, last = loss_ends(fit(model, arm, seed))
+    return scores(model) | {"loss_at_the_start": round(first, 4), "loss_at_the_end": round(last, 4),
+                            "parameters": count_parameters(model)}
+
+
+def poll_result() -> tuple[str, str]:
+    """The option of chapter 9's poll that fits the measurement, and the numbers that say so."""
+    from course_lib import results
+
+    options = {"a": "TF-IDF", "b": "labels", "c": "labels + answers", "d": "first layer copied"}
+    ranked = sorted(options, key=lambda o: -mean_and_interval(results.values("ch09", options[o], "accuracy")).mean)
+    first, second = (options[letter] for letter in ranked[:2])
+    lead = paired_difference(*(results.values("ch09", arm, "accuracy") for arm in (first, second)))
+    gap = lead.interval
+    return ranked[0] if lead.verdict == "better" else "e", (
+        f"The two best are '{first}' and '{second}'; they differ by {gap.mean:.2f} points, interval {gap.low:+.2f} to "
+        f"{gap.high:+.2f}.")
+
+
+# --- The same in Japanese: mechanics only ----------------------------------------------------------------------------
+
+
+def japanese_teacher(vocabulary: int, rows: list[dict]) -> PreTrainedModel:
+    """A random BERT of 4 layers x 64 that learns three topics from the given sentences: about two seconds."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(BertConfig(
+            vocab_size=vocabulary, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128,
+            max_position_embeddings=64, num_labels=3, attn_implementation="eager"))
+    labels_only = loss_terms(Arm(soft_weight=0.0, hard_weight=1.0))
+    train(model, Batches(rows, 16, seed=0), labels_only, Recipe(steps=60, learning_rate=1e-3))
+    return model.requires_grad_(False)
+
+
+def japanese_student(model: PreTrainedModel, rows: list[dict]) -> PreTrainedModel:
+    """A student of one layer with the teacher's embeddings; `rows` carry the stored answers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        found = cached.document_student(model).requires_grad_(True)
+    train(found, Batches(rows, 16, seed=1), loss_terms(Arm()), Recipe(steps=60, learning_rate=1e-3))
+    return found
+
+
+def same_answers(ours: nn.Module, theirs: nn.Module, rows: list[dict]) -> float:
+    """The share of examples on which two models have the same favourite, 0 to 1."""
+    return agreement(*(predict_logits(model, in_order(rows)) for model in (ours, theirs)))
 
 
 if __name__ == "__main__":
     for name in SPLITS:
         (DATA / "answers").mkdir(exist_ok=True)
-        ask_teacher(teacher().model, documents(name)).save(answer_file(name))
+        ask(name).save(answer_file(name))
