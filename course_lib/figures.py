@@ -252,7 +252,7 @@ def cached_idea() -> Picture:
     axes.text(3.4, 0.75, "every epoch, without the teacher", ha="center", fontsize=9.5, color="#333333")
     axes.text(9.1, 2.0, "soft loss\n+ hard loss", ha="center", va="center", fontsize=10)
     arrow(axes, (9.1, 1.45), (9.1, 1.75))
-    return picture(figure, "The teacher reads all documents once; a file keeps a key and the log-probabilities of each; "
+    return picture(figure, "The teacher reads all documents once; a file keeps key and log-probabilities of each; "
                            "batches of text, label and stored row train a student of one layer without the teacher.")
 
 
