@@ -321,8 +321,7 @@ QUIZ = (
         Option("On both sides, so that they meet in the middle.",
                "With the teacher's side trainable, both can still go to 0 together."),
     )),
-    QuizItem("You make a BERT student half as wide, with a vocabulary of 30,522. Where are most of its parameters now?",
-             (
+    QuizItem("TinyBERT-4 has 4 layers of width 312 and knows 30,522 words. Where are most of its parameters?", (
         Option("In the feed-forward layers.", "They shrink with the square of the width. The word table does not."),
         Option("In the word embeddings.",
                "The table is 30,522 x width. It shrinks with the width only, so its share grows.", True),
