@@ -146,7 +146,7 @@ def bilstm_idea() -> Picture:
 @style()
 def tinybert_idea() -> Picture:
     """Chapter 5: a shallow and narrow student beside its teacher, three terms inside and one at the end."""
-    figure, axes = _sheet(9.2, 5.4)
+    figure, axes = _sheet(9.2, 4.4)
     teacher, student = ROLES["teacher"].colour, ROLES["student"].colour
     levels = [0.75, 1.55, 2.35, 3.15]
     for y, text in zip(levels, ("embeddings", "layers 1 to 3", "layers 4 to 6", "prediction"), strict=True):
@@ -165,10 +165,9 @@ def tinybert_idea() -> Picture:
         axes.text(5.0, y + 0.13, text, ha="center", fontsize=9.5, color="#333333")
     axes.text(1.6, 0.15, "teacher: wide and deep", ha="center", fontsize=10.5, color=teacher)
     axes.text(7.9, 0.15, "student: narrow", ha="center", fontsize=10.5, color=student)
-    axes.text(5.0, 4.75, "stage 1: solid arrows (the inside, no labels)\nstage 2: the dashed arrow (the answers)",
+    axes.text(5.0, 3.98, "stage 1: solid arrows (the inside, no labels)\nstage 2: the dashed arrow (the answers)",
               ha="center", va="center", fontsize=10)
-    axes.text(5.0, 4.05, "text: masked words are guessed again, so that there is more of it", ha="center", fontsize=9.5,
-              color=GREY)
+    axes.text(5.0, 0.15, "text: new words for masked ones", ha="center", fontsize=9.5, color=GREY)
     return picture(figure, "A student of two layers beside a teacher of six: embeddings, states and attention scores "
                            "are compared in stage 1, the predictions in stage 2; the states pass through a projection.")
 

@@ -6,6 +6,7 @@ otherwise. All arms see the same windows in the same order; each arm changes one
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -15,17 +16,20 @@ from transformers import PreTrainedModel
 
 from course_lib.data import Batches, MaskedBatch, in_order, load_data, windows
 from course_lib.masking import IGNORED
-from course_lib.measures import evaluate_masked_lm
+from course_lib.measures import evaluate_masked_lm, forward
 from course_lib.methods import hinton, tinybert
 from course_lib.narrowing import Kept, choose, copy_narrowed
 from course_lib.projections import Projection
 from course_lib.students import copy_factorised_embeddings, new_student
 from course_lib.teachers import Teacher, load_teacher
 from course_lib.training import History, Recipe, autocast, train
+from course_lib.views import View
+from course_lib.views.failure_lab import LabText, Measure, Switch, failure_lab
 
 ABOUT = "Wikipedia text, masked LM, 6 x 256 student: one remedy at a time against the answer ','."
 SEEDS = range(5)
 WINDOW = 48  # tokens
+WINDOW_SHOWN = 4  # the held-out window whose answers are shown
 SHAPE = {"layers": 6, "hidden": 256, "heads": 8, "intermediate": 1024}
 
 
@@ -39,7 +43,7 @@ class Arm:
     positions: str = "all"  # or "masked"
     reduction: str = "batchmean"
     tied: bool = False
-    start: str = "random"  # "pca": the teacher's embeddings, projected; "picked", "rotated": every matrix (narrowing.py)
+    start: str = "random"  # "pca": the teacher's embeddings, projected; "picked", "rotated": all matrices (narrowing)
     projection: str = "none"  # a hidden-state loss with a trainable projection on the "student" or "teacher" side
     learning_rate: float = 5e-5
     steps: int = 100
@@ -167,13 +171,14 @@ def loss_terms(arm: Arm):
     return terms
 
 
-def fit(model: PreTrainedModel, arm: Arm, seed: int, *, evaluate_every: int = 0) -> History:
+def fit(model: PreTrainedModel, arm: Arm, seed: int, *, evaluate_every: int = 0, evaluate: Callable | None = None
+        ) -> History:
     """Train with the arm's recipe; with `evaluate_every`, the history holds the way off the plateau."""
     masks = MaskedBatch(teacher().tokenizer)
     recipe = Recipe(steps=arm.steps, learning_rate=arm.learning_rate, warmup=0.05, precision="auto", seed=seed,
                     evaluate_every=evaluate_every)
     return train(model, Batches(text("train"), arm.batch_size, seed=seed, collate=masks), loss_terms(arm), recipe,
-                 evaluate=scores if evaluate_every else None)
+                 evaluate=(evaluate or scores) if evaluate_every else None)
 
 
 def scores(model: nn.Module) -> dict[str, float]:
@@ -186,14 +191,92 @@ def scores(model: nn.Module) -> dict[str, float]:
             "distinct": found.distinct_answers, "unigram_distance": round(found.unigram_distance, 4)}
 
 
-CURVES = ("as reported", HIS_REMEDIES, WITHOUT_START, "cure, PCA embeddings, random blocks", "the recipe")
+@torch.no_grad()
+def answers(model: nn.Module, window: int = WINDOW_SHOWN) -> list[tuple[int, str, str]]:
+    """(position, true token, predicted token) for every masked position of one held-out window."""
+    row, places = _shown(window)
+    best = forward(model.eval(), row)[0, places].argmax(-1)
+    return list(zip(places.tolist(), _tokens(row["labels"][0, places]), _tokens(best), strict=True))
+
+
+def _shown(window: int) -> tuple[dict[str, Tensor], Tensor]:
+    row = {name: values[window:window + 1] for name, values in test_batches()[0].items()}
+    return row, (row["labels"][0] != IGNORED).nonzero().flatten()
+
+
+def _tokens(ids: Tensor) -> list[str]:
+    return teacher().tokenizer.convert_ids_to_tokens(ids.tolist())
+
+
+WATCHED = ["as reported", *FACTORIAL, "the recipe"]  # seed 0 of these keeps its way off the plateau
 
 
 def run(arm_name: str, seed: int) -> dict:
-    """Train one student and measure it; some arms keep their way there as well."""
+    """Train one student and measure it."""
     arm, model = ARMS[arm_name], student(ARMS[arm_name], seed)
-    every = max(arm.steps // 10, 1) if arm_name in CURVES and seed == 0 else 0
-    start = [{"step": 0, **scores(model)}] if every else []
-    history = fit(model, arm, seed, evaluate_every=every)
-    found = scores(model) | {"training_seconds": round(history.seconds, 1)}
-    return found | ({"curve": start + history.scores} if every else {})
+    if seed != 0 or arm_name not in WATCHED:
+        history = fit(model, arm, seed)
+        return scores(model) | {"training_seconds": round(history.seconds, 1)}
+    looks = [_look(model)]
+
+    def look(trained: nn.Module) -> dict[str, float]:
+        looks.append(_look(trained))
+        return looks[-1][0]
+
+    history = fit(model, arm, seed, evaluate_every=max(arm.steps // 10, 1), evaluate=look)
+    return scores(model) | {"training_seconds": round(history.seconds, 1), "curve": curve(arm_name, history, looks)}
+
+
+def _look(model: nn.Module) -> tuple[dict[str, float], list[str]]:
+    return scores(model), [predicted for _, _, predicted in answers(model)]
+
+
+def curve(name: str, history: History, looks: list[tuple[dict[str, float], list[str]]]) -> dict:
+    """One run as the view `failure_lab` wants it: measures and answers at every look, the loss at every step."""
+    row, places = _shown(WINDOW_SHOWN)
+    blanks = {place: f"[{number}]" for number, place in enumerate(places.tolist(), start=1)}
+    real = row["input_ids"][0, : int(row["attention_mask"].sum())]
+    words = [blanks.get(i, token) for i, token in enumerate(_tokens(real))][1:-1]
+    return {"lab": "commas", "arm": name, "steps": [0, *(score["step"] for score in history.scores)],
+            "measures": {key: [scored[key] for scored, _ in looks] for key in looks[0][0]},
+            "loss": [float(f"{sum(v for k, v in step.items() if k in ('hard', 'soft', 'hidden')):.4g}")
+                     for step in history.steps],
+            "rows": [[str(i), token] for i, token in enumerate(_tokens(row["labels"][0, places]), start=1)],
+            "text": [" ".join(words).replace(" ##", "")], "shown": [shown for _, shown in looks]}
+
+
+def explorer() -> View:
+    """The recorded runs of seed 0: take the start, the rate or the tied head away from the cure, and move the step."""
+    from course_lib import results
+
+    curves = {run["arm"]: run["curve"] for run in results.load("lab1")["runs"] if "curve" in run}
+    switches = (Switch("start", "random start", "The student starts from random numbers, not from the teacher's."),
+                Switch("rate", "rate 5e-5", "A fine-tuning learning rate in place of 1e-3."),
+                Switch("head", "untied head", "The output matrix is a tensor of its own."))
+    runs = {}
+    for name, arm in FACTORIAL.items():
+        wrong = {"start": arm.start == "random", "rate": arm.learning_rate == 5e-5, "head": not arm.tied}
+        runs[frozenset(key for key, on in wrong.items() if on)] = name
+    measures = (Measure("top1", "hidden words found", "%"),
+                Measure("distinct", "different answers", digits=0, log=True),
+                Measure("unigram_distance", "distance to the unigram distribution", digits=2),
+                Measure("top4_share", "share of the four commonest answers", "%"),
+                Measure("loss", "training loss", digits=3, log=True))
+    about = "Which word stood there? A narrow student learns at the hidden words: labels and the teacher, T = 2."
+    lab = LabText("commas", "The comma lab", about, "words", switches, runs, measures)
+    return failure_lab(curves, lab="commas", title="The way off the plateau", labs=(lab,))
+
+
+def poll_result() -> tuple[str, str]:
+    """The option of the lab's poll that fits the measurement, and the numbers that say so."""
+    from course_lib import results
+
+    changes = {"a": ("masked + temperature 2", "masked positions only"),
+               "b": ("masked + hard loss", "masked positions only"),
+               "c": (_cell(5e-5, True, "random"), HIS_REMEDIES),
+               "d": (_cell(1e-3, False, "random"), HIS_REMEDIES),
+               "e": (_cell(5e-5, False, "picked"), HIS_REMEDIES)}
+    gains = {letter: results.summary("lab1", "top1", before, [after])[0].gain.interval.mean
+             for letter, (after, before) in changes.items()}
+    said = ", ".join(f"{letter} {gain:+.1f}" for letter, gain in gains.items())
+    return max(gains, key=gains.get), f"Points of masked top-1 that each change brought, alone: {said}."
