@@ -145,7 +145,7 @@ def attention_examples(views: Mapping[str, View], *, title: str = "Where does ea
         raise ValueError("attention_examples takes a dict: name of the button -> attention_view(...).")
     tables = tuple(Table(f"{name}. {table.caption}", table.head, table.rows)
                    for name, view in views.items() for table in view.table)
-    alt = f"{title} One picture for each of: {', '.join(views)}. {next(iter(views.values())).alt}"
+    alt = f"{title} (one picture each for: {', '.join(views)}). {next(iter(views.values())).alt}"
     data = {"title": title, "examples": [{**view.data, "title": "", "name": name} for name, view in views.items()]}
     return View("attention", data, alt, tables)
 
