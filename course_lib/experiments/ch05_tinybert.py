@@ -196,7 +196,9 @@ def explained_states(model: PreTrainedModel, count: int = 256) -> float:
         halves.append([torch.cat(side) for side in zip(*pairs, strict=True)])
     model.train(was_training)
     (mine, theirs), (new, wanted) = halves
-    error = new @ torch.linalg.lstsq(mine, theirs).solution - wanted  # (n, k + 1) x (k + 1, d) -> (n, d)
+    # gelsd, because a LayerNorm leaves directions without any variance, and the default driver stumbles over those.
+    best = torch.linalg.lstsq(mine, theirs, driver="gelsd").solution
+    error = new @ best - wanted  # (n, k + 1) x (k + 1, d) -> (n, d)
     return 100 * (1 - error.pow(2).sum() / (wanted - wanted.mean(dim=0)).pow(2).sum()).item()
 
 
@@ -226,7 +228,7 @@ def inside_losses(model: PreTrainedModel, layer_map: LayerMap = LAYER_MAP, count
 
 def _sample(count: int) -> list[dict]:
     """So many test sentences, spread over the split: it is sorted by rating."""
-    return examples("test")[:: len(examples("test")) // count][:count]
+    return examples("test")[:: max(len(examples("test")) // count, 1)][:count]
 
 
 def run(arm_name: str, seed: int) -> dict[str, float]:
