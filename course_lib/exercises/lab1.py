@@ -296,12 +296,13 @@ QUIZ = (
                "The blocks would not know these coordinates."),
         Option("Average neighbouring numbers.", "Neighbouring coordinates have nothing in common."),
     )),
-    QuizItem("PCA keeps MORE of the hidden states than picking coordinates, and yet it starts worse. Why?", (
-        Option("PCA was computed on too little text.", "It keeps 94 % of the squared length on other text, too."),
+    QuizItem("PCA of all matrices keeps MORE of the hidden states than picking coordinates, and yet it starts worse. "
+             "Why?", (
+        Option("PCA was computed on too little text.", "It keeps most of the states on other text, too."),
         Option("PCA needs labels.", "PCA looks at the states alone."),
         Option("LayerNorm scales single coordinates; a rotation mixes them, and its scales no longer fit.",
                "A diagonal matrix is not diagonal any more after a rotation.", True),
-        Option("It does not start worse.", "The lab measured it: look at the table in section 4."),
+        Option("It does not start worse.", "The lab measured it: look at the numbers in section 5."),
     )),
     QuizItem("The hidden-state loss has a trainable projection on the TEACHER's side, and it falls to almost 0 in a "
              "few steps. What happened?", (
