@@ -355,7 +355,7 @@ QUIZ = (
 POLL = Poll(
     "A narrow student (3 layers x 192, fresh blocks) shall learn movie reviews from labels. Which of these gives the "
     "best accuracy?",
-    ("No teacher at all: fine-tune for twice as many steps.",
+    ("No teacher at all: spend the same steps on more fine-tuning.",
      "Copy the general teacher's attention on Wikipedia first.",
      "Copy its attention and its value relation first.",
      "The same, but from a teacher assistant (6 layers x 192).",

@@ -59,17 +59,17 @@ RELATIONS = {
     "QQ + KK + VV": MiniLmRecipe(version="v2", relation_heads=12),
 }
 COPIED = {"distil_rate": 5e-4, "rate": sentences.RECIPE.learning_rate}  # smaller steps than fresh layers want
-ASSISTANT = Arm("assistant", "attention + values", distil_steps=400, steps=0)
+ASSISTANT = Arm("assistant", "attention + values", distil_steps=300, steps=0)
 
 ARMS = {
     "narrow": Arm("narrow"),
-    "narrow, twice the fine-tuning": Arm("narrow", steps=600),
-    "narrow, attention": Arm("narrow", "attention", distil_steps=250),
-    "narrow, attention + values": Arm("narrow", "attention + values", distil_steps=250),
-    "narrow, from the assistant": Arm("narrow", "attention + values", "assistant", distil_steps=250),
-    "narrow, QQ + KK + VV": Arm("narrow", "QQ + KK + VV", distil_steps=250),
+    "narrow, more fine-tuning": Arm("narrow", steps=500),  # as many steps in all as with a distillation before
+    "narrow, attention": Arm("narrow", "attention", distil_steps=200),
+    "narrow, attention + values": Arm("narrow", "attention + values", distil_steps=200),
+    "narrow, from the assistant": Arm("narrow", "attention + values", "assistant", distil_steps=200),
+    "narrow, QQ + KK + VV": Arm("narrow", "QQ + KK + VV", distil_steps=200),
     "half depth": Arm("half depth", **COPIED),
-    "half depth, attention + values": Arm("half depth", "attention + values", distil_steps=150, **COPIED),
+    "half depth, attention + values": Arm("half depth", "attention + values", distil_steps=100, **COPIED),
 }
 NARROW = [name for name, arm in ARMS.items() if arm.student == "narrow"]
 HALF = [name for name, arm in ARMS.items() if arm.student == "half depth"]
