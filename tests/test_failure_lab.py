@@ -255,17 +255,17 @@ def expect(page, key, on, step, yours=None):
     """All numbers in the page are Python's."""
     text = lab_text(key)
     healthy, shown = shown_runs(text, on)
-    runs = {"healthy": CURVES[healthy]} | ({"broken": CURVES[shown]} if shown != healthy else {})
+    runs = {"healthy": CURVES[healthy]} | ({"switched": CURVES[shown]} if shown != healthy else {})
     runs |= {"yours": yours} if yours else {}
     for measure in text.measures:
-        for role in ("healthy", "broken", "yours"):
+        for role in ("healthy", "switched", "yours"):
             wanted = [reading(runs[role], step)[measure.key]] if role in runs else []
             assert values(page, f"[data-measure={measure.key}][data-role={role}]") == pytest.approx(wanted), measure
     look = max(i for i, at in enumerate(CURVES[healthy]["steps"]) if at <= step)
     for role, run in runs.items():
         cells = page.locator(f"[data-row-role={role}]").all_inner_texts()
         for cell, value in zip(cells, run["shown"][look], strict=True):
-            assert str(value) in cell or f"{value:.2f}" in cell if not isinstance(value, str) else value in cell
+            assert (f"{value:.2f}" if isinstance(value, float) else str(value)) in cell
     assert page.locator("[data-row-role]").count() == len(runs) * len(CURVES[healthy]["rows"])
 
 
@@ -309,7 +309,7 @@ def test_the_keyboard_alone_chooses_lab_mistake_and_step(watched):
     page.keyboard.press("ArrowRight")
     expect(page, "tying", ["untied", "random"], 10)
     assert page.locator("[data-control=step]").get_attribute("aria-valuetext") == "step 10 of 40"
-    page.wait_for_function("document.querySelector('[aria-live=polite]').textContent.startsWith('Step 10.')")
+    page.wait_for_function("document.querySelector('[aria-live=polite]').textContent.startsWith('Step 10, hidden words found: healthy')")
     for _ in range(2):
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         assert page.evaluate("document.activeElement.hasAttribute('data-lm-suppress-shortcuts')")
@@ -327,7 +327,7 @@ def test_the_step_stays_between_switches_and_marks_follow_it(watched):
     assert page.locator(right).count() == 1
     page.locator("[data-switch=random]").check()
     expect(page, "tying", ["untied", "random"], 10)
-    assert page.locator("[data-row-role=broken] [aria-label=wrong]").count() == 2
+    assert page.locator("[data-row-role=switched] [aria-label=wrong]").count() == 2
     assert page.locator("text=The [1] stood").is_visible()
     watched.check()
 
@@ -370,7 +370,7 @@ def test_curves_lie_inside_their_picture_and_say_their_ends(watched):
         return [a.x, a.y, p.clientWidth - a.x - a.width, p.clientHeight - a.y - a.height]; })""")
     assert len(boxes) == 8 and all(min(box) >= 0 for box in boxes)
     label = page.locator("[data-chart=loss] svg").get_attribute("aria-label")
-    assert "healthy ends at" in label and "broken ends at" in label
+    assert "healthy ends at" in label and "switched ends at" in label
 
 
 @pytest.mark.browser
@@ -382,7 +382,7 @@ def test_two_labs_on_one_page_live_apart(watched):
     second.locator("[data-lab=tying]").check()
     assert first.locator("[data-lab=temperature]").is_checked() and second.locator("[data-lab=tying]").is_checked()
     second.locator("[data-switch=untied]").check()
-    assert first.locator("[data-run=broken]").count() == 0 and second.locator("[data-run=broken]").count() == 1
+    assert first.locator("[data-run=switched]").count() == 0 and second.locator("[data-run=switched]").count() == 1
     watched.check()
 
 

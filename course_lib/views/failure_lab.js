@@ -1,6 +1,6 @@
 import { calmly, field, h, onWidth, readable, s, show } from "./shared.js";
 
-const ROLES = ["healthy", "broken", "yours"];
+const ROLES = ["healthy", "switched", "yours"];
 
 // ---- The choices of failure_lab.py, line for line; tests/test_failure_lab.py compares the two.
 
@@ -62,9 +62,9 @@ function render({ model, el }) {
   build();
 
   function runs() {
-    const [healthy, broken] = shownRuns(state.lab, switchedOn.get(state.lab.key));
+    const [healthy, switched] = shownRuns(state.lab, switchedOn.get(state.lab.key));
     const found = [[ROLES[0], state.lab.runs[healthy]]];
-    if (broken !== healthy) found.push([ROLES[1], state.lab.runs[broken]]);
+    if (switched !== healthy) found.push([ROLES[1], state.lab.runs[switched]]);
     if (yours && state.lab.key === yourLab) found.push([ROLES[2], yours]);
     return found;
   }
@@ -113,7 +113,7 @@ function render({ model, el }) {
     const on = switchedOn.get(lab.key);
     for (const item of switches.querySelectorAll("[data-why]")) item.hidden = !on.has(item.dataset.why);
     key.replaceChildren(...shown.map(([role, run]) => h("span", { class: `cv-entry cv-${role}`, "data-run": role },
-      h("i", { class: "cv-dash" }), role === "yours" ? `your run (${run.name})` : role === "healthy" ? `healthy: ${run.name}` : `with the mistake: ${run.name}`)));
+      h("i", { class: "cv-dash" }), role === "yours" ? `your run (${run.name})` : role === "healthy" ? `healthy: ${run.name}` : `with these switches: ${run.name}`)));
     for (const plot of plots) {
       plot.values.replaceChildren(...shown.map(([role, run]) => {
         const value = h("b", { class: `cv-${role}`, "data-measure": plot.measure.key, "data-role": role });
@@ -124,9 +124,9 @@ function render({ model, el }) {
     }
     drawRows(shown);
     const first = lab.measures[0];
-    const said = `Step ${step}. ${first.name}: ` + shown.map(([role, run]) =>
-      `${{ healthy: "healthy", broken: "with the mistake", yours: "your run" }[role]} ${worded(reading(run, step, first.key), first)}`).join(", ") +
-      (shown.length === 1 ? ". Switch a mistake on to see its run beside." : ".");
+    const said = `Step ${step}, ${first.name}: ` + shown.map(([role, run]) =>
+      `${{ healthy: "healthy", switched: "with these switches", yours: "your run" }[role]} ${worded(reading(run, step, first.key), first)}`).join(", ") +
+      (shown.length === 1 ? ". Switch a mistake on to see its run beside this one." : ".");
     if (cause === "lab") summary.textContent = said; else speak(said);
   }
 
@@ -136,21 +136,21 @@ function render({ model, el }) {
     rowsTitle.textContent = { words: "The hidden words, and what is answered at this step", chance: "How positive does the student find these sentences?",
       distance: "How far is the state of each token from the mean state?" }[lab.kind];
     text.replaceChildren(...lab.text.map((line) => h("p", {}, line.split(/(\[\d+\])/).map((part, index) => (index % 2 ? h("b", {}, part) : part)))));
-    const names = { healthy: "healthy", broken: "mistake", yours: "yours" };
+    const names = { healthy: "healthy", switched: "switched", yours: "yours" };
     const largest = Math.max(1e-9, ...shown.flatMap(([, run]) => run.shown.flat()).filter(Number.isFinite));
     const cell = (role, value, truth) => {
       if (lab.kind === "distance") {
         return h("td", { "data-row-role": role }, h("span", { class: "cv-track" }, h("span", { class: `cv-fill cv-${role}`, style: `width:${(100 * value / largest).toFixed(1)}%` })),
-          h("span", { class: "cv-number-text" }, readable(value, 2)));
+          h("span", { class: "cv-number-text" }, value.toFixed(2)));
       }
-      const answer = lab.kind === "words" ? value : `${value} %`;
+      const answer = lab.kind === "words" ? value : `${value}\u00a0%`;
       const right = lab.kind === "words" ? value === truth : (value >= 50) === (truth === "positive");
       return h("td", { class: right ? "cv-right" : "cv-wrong", "data-row-role": role },
-        h("span", { class: "cv-mark", role: "img", "aria-label": right ? "right" : "wrong" }, right ? "✓" : "✗"), ` ${answer}`);
+        h("span", { class: "cv-mark", role: "img", "aria-label": right ? "right" : "wrong" }, right ? "✓" : "✗"), h("span", { class: "cv-answer" }, answer));
     };
-    const head = { words: ["blank", "hidden word"], chance: ["sentence", "label"], distance: ["token"] }[lab.kind];
+    const head = { words: ["", "hidden word"], chance: ["sentence", "label"], distance: ["token"] }[lab.kind];
     rows.replaceChildren(h("table", { class: `cv-table cv-${lab.kind}` },
-      h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col" }, name)), at.map(([role]) => h("th", { scope: "col", class: `cv-${role}` }, names[role])))),
+      h("thead", {}, h("tr", {}, head.map((name) => (name ? h("th", { scope: "col" }, name) : h("td", {}))), at.map(([role]) => h("th", { scope: "col", class: `cv-${role}` }, names[role])))),
       h("tbody", {}, lab.rows.map(([label, truth], index) => h("tr", {},
         h("th", { scope: "row" }, lab.kind === "words" ? `[${label}]` : label), lab.kind === "distance" ? null : h("td", {}, truth),
         at.map(([role, values]) => cell(role, values[index], truth)))))));
