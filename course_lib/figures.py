@@ -272,7 +272,7 @@ def commas_idea() -> Picture:
     axes.text(4.4, 3.42, "with context: learned slowly", ha="center", fontsize=10, color=teacher)
     axes.text(4.4, 0.12, "without context: learned in the first steps", ha="center", fontsize=10, color=student)
     return picture(figure, "Two ways from a sentence with a mask to an answer: through the blocks, with context, to "
-                           "the word flows; or through the output bias alone, without context, to a comma for everything.")
+                           "the word flows; or through the output bias alone, without context, to a comma always.")
 
 
 @style()

@@ -309,7 +309,8 @@ def test_the_keyboard_alone_chooses_lab_mistake_and_step(watched):
     page.keyboard.press("ArrowRight")
     expect(page, "tying", ["untied", "random"], 10)
     assert page.locator("[data-control=step]").get_attribute("aria-valuetext") == "step 10 of 40"
-    page.wait_for_function("document.querySelector('[aria-live=polite]').textContent.startsWith('Step 10, hidden words found: healthy')")
+    page.wait_for_function("document.querySelector('[aria-live=polite]').textContent"
+                           ".startsWith('Step 10, hidden words found: healthy')")
     for _ in range(2):
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         assert page.evaluate("document.activeElement.hasAttribute('data-lm-suppress-shortcuts')")
