@@ -88,17 +88,6 @@ def test_few_labels_leave_all_the_text():
 
 
 @pytest.mark.assets
-def test_the_shown_blanks_hide_their_words_and_nothing_else():
-    rows, texts = lab.shown_words()
-    tokenizer = lab.masked_teacher().tokenizer
-    for window in lab.shown_windows():
-        hidden = [i for i, label in enumerate(window["label"]) if label != lab.IGNORED]
-        assert hidden == [i for i, token in enumerate(window["input_ids"]) if token == tokenizer.mask_token_id]
-    assert [number for number, _ in rows] == [str(i + 1) for i in range(len(rows))]
-    assert all(f"[{number}]" in " ".join(texts) for number, _ in rows) and len(rows) == 12
-
-
-@pytest.mark.assets
 def test_the_students_of_the_tying_lab_wear_their_mistakes():
     from course_lib.mutants import mutant
 
