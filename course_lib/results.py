@@ -60,6 +60,7 @@ def measure(name: str) -> dict:
     module = experiment(name)
     record = load(name) if _path(name).exists() else {"experiment": name, "about": module.ABOUT, "arms": {}, "runs": []}
     arms = {arm: asdict(s) if is_dataclass(s) else dict(s) for arm, s in module.ARMS.items()}
+    arms = json.loads(json.dumps(arms))  # as the file gives them back, where a tuple has become a list
     kept = [r for r in record["runs"] if record["arms"].get(r["arm"]) == arms.get(r["arm"])]  # the others have changed
     record |= {"arms": arms, "runs": kept, "command": f"python -m course_lib.results {name}", "where": _where()}
     missing = [(arm, seed) for arm in arms for seed in module.SEEDS if not any(

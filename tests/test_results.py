@@ -57,6 +57,13 @@ def test_a_second_call_measures_nothing_again(fake):
     assert len(fake.ran) == 10
 
 
+def test_an_arm_with_a_layer_map_is_not_measured_again(fake):
+    fake.ARMS = {"a": {"layer_map": ((1, 2), (2, 4))}}
+    results.measure("ch99")
+    results.measure("ch99")
+    assert len(fake.ran) == 5
+
+
 def test_a_run_that_fails_is_raised_and_the_others_are_kept(fake):
     whole = fake.run
 
