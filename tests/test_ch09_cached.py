@@ -40,6 +40,7 @@ def test_the_three_starts_copy_what_they_say():
     assert torch.equal(copied.bert.encoder.layer[0].get_parameter(name), theirs)
     assert not torch.equal(fresh.bert.encoder.layer[0].get_parameter(name), theirs)
     assert torch.equal(fresh.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
+    assert not fresh.get_input_embeddings().weight.requires_grad and narrow.get_input_embeddings().weight.requires_grad
     assert count_parameters(narrow) < 0.3 * count_parameters(teacher)
     assert torch.equal(lab.student(3).classifier.weight, lab.student(3).classifier.weight)
 

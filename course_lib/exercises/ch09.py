@@ -288,7 +288,7 @@ QUIZ = (
         Option("The embeddings are frozen.", "They are not, and it would not matter: the fresh layer must move."),
         Option("The gradient is too small.", "Adam divides by the size of the gradient. Only the rate sets the step."),
         Option("Adam moves a weight by about its rate per step, and fresh weights have a long way.",
-               "450 steps of 1e-5 with a linear decay are 0.002; a fresh weight is about 0.02 large.", True),
+               "300 steps of 1e-5 with a linear decay are 0.002; a fresh weight is about 0.02 large.", True),
         Option("The teacher's answers are too soft.", "The labels alone do not move at this rate either."),
     )),
     QuizItem("From 12 layers to 1: parameters fall to 30 %, time to 8 %. Why the difference?", (
