@@ -190,8 +190,9 @@ function logScale(values) {
   const floor = 1e-6, logs = values.map((value) => Math.log10(Math.max(value, floor)));
   const low = Math.min(...logs) - 0.05, high = Math.max(...logs) + 0.05;
   const whole = Array.from({ length: Math.floor(high) - Math.ceil(low) + 1 }, (_, index) => 10 ** (Math.ceil(low) + index));
-  const fine = [1, 2, 5].flatMap((digit) => Array.from({ length: 14 }, (_, index) => digit * 10 ** (index - 7)))
+  const within = (digits) => digits.flatMap((digit) => Array.from({ length: 14 }, (_, index) => digit * 10 ** (index - 7)))
     .filter((tick) => Math.log10(tick) >= low && Math.log10(tick) <= high).sort((a, b) => a - b);
+  const coarse = within([1, 2, 5]), fine = coarse.length > 2 ? coarse : within([1, 2, 3, 4, 5, 6, 8]);
   const ticks = whole.length >= 3 ? whole.filter((_, index) => (whole.length - 1 - index) % Math.ceil(whole.length / 4) === 0) : fine.length > 5 ? fine.filter((_, index) => index % 2 === 0) : fine;
   return { place: (value) => (Math.log10(Math.max(value, floor)) - low) / (high - low), ticks };
 }
