@@ -6,7 +6,8 @@
 
 An experiment is a module of `course_lib.experiments` with ABOUT (one sentence), SEEDS, ARMS (name -> what differs),
 `prepare()` (fills the caches that all runs share) and `run(arm, seed) -> dict of numbers`. Every finished run is
-written at once, so nothing is lost when the measurement is stopped.
+written at once, so nothing is lost when the measurement is stopped. BORROWED (arm -> experiment and arm) names the
+arms that another experiment measures in exactly the same way: their runs are taken over, not trained a second time.
 """
 
 from __future__ import annotations
@@ -61,24 +62,46 @@ def measure(name: str) -> dict:
     record = load(name) if _path(name).exists() else {"experiment": name, "about": module.ABOUT, "arms": {}, "runs": []}
     arms = {arm: asdict(s) if is_dataclass(s) else dict(s) for arm, s in module.ARMS.items()}
     arms = json.loads(json.dumps(arms))  # as the file gives them back, where a tuple has become a list
-    kept = [r for r in record["runs"] if record["arms"].get(r["arm"]) == arms.get(r["arm"])]  # the others have changed
+    borrowed = _borrowed(module)
+    kept = borrowed + [r for r in record["runs"] if r["arm"] not in getattr(module, "BORROWED", {})
+                       and record["arms"].get(r["arm"]) == arms.get(r["arm"])]  # the others have changed
+    kept.sort(key=lambda r: (list(arms).index(r["arm"]), r["seed"]))
     record |= {"arms": arms, "runs": kept, "command": f"python -m course_lib.results {name}", "where": _where()}
     missing = [(arm, seed) for arm in arms for seed in module.SEEDS if not any(
         r["arm"] == arm and r["seed"] == seed for r in kept)]
-    module.prepare()
+    if borrowed:
+        _write(name, record)
+    if missing:
+        module.prepare()
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _start_worker, (os.getpid(),)) as pool:
         for done in as_completed(runs := [pool.submit(_run, name, arm, seed) for arm, seed in missing]):
             if done.exception():
                 continue  # the other runs are worth keeping; the error is raised at the end
             record["runs"].append(done.result())
             record["runs"].sort(key=lambda r: (list(arms).index(r["arm"]), r["seed"]))
-            _path(name).parent.mkdir(parents=True, exist_ok=True)
-            text = _as_text(record)
-            write_atomically(_path(name), lambda path, text=text: path.write_text(text, "utf-8"))
+            _write(name, record)
             print(name, done.result(), flush=True)
         for run in runs:
             run.result()
     return record
+
+
+def _borrowed(module: ModuleType) -> list[dict]:
+    """The runs that other experiments measured for this one, under this one's names. Raises: ValueError for a gap."""
+    found = []
+    for arm, (other, its_arm) in getattr(module, "BORROWED", {}).items():
+        runs = [r for r in load(other)["runs"] if r["arm"] == its_arm and r["seed"] in module.SEEDS]
+        if len(runs) < len(module.SEEDS):
+            raise ValueError(f"'{arm}' is '{its_arm}' of {other}, which has {len(runs)} of {len(module.SEEDS)} runs; "
+                             f"`python -m course_lib.results {other}` makes the others.")
+        found += [r | {"arm": arm, "measured_in": other} for r in runs]
+    return found
+
+
+def _write(name: str, record: dict) -> None:
+    _path(name).parent.mkdir(parents=True, exist_ok=True)
+    text = _as_text(record)
+    write_atomically(_path(name), lambda path: path.write_text(text, "utf-8"))
 
 
 def _start_worker(parent: int) -> None:

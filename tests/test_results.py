@@ -91,6 +91,26 @@ def test_an_arm_that_changed_is_measured_anew_and_a_removed_one_is_dropped(fake)
     assert fake.ran == [("b", s) for s in range(5)] and {r["arm"] for r in record["runs"]} == {"b"}
 
 
+def test_an_arm_that_another_experiment_measured_is_taken_over_and_follows_it(fake, monkeypatch):
+    results.measure("ch99")
+    fake.ran.clear()
+    guest = SimpleNamespace(**vars(fake) | {"ARMS": {"mine": {"lr": 9.0}, "theirs": {}},
+                                            "BORROWED": {"theirs": ("ch99", "b")}})
+    monkeypatch.setattr(results, "experiment", lambda name: guest if name == "ch98" else fake)
+    record = results.measure("ch98")
+    assert fake.ran == [("mine", s) for s in range(5)]
+    assert results.values("ch98", "theirs", "accuracy") == results.values("ch99", "b", "accuracy")
+    assert {r["arm"]: r.get("measured_in") for r in record["runs"]} == {"mine": None, "theirs": "ch99"}
+    fake.run = lambda arm, seed: {"accuracy": 50.0}
+    fake.ARMS = {"b": {"lr": 7.0}}
+    results.measure("ch99")
+    results.measure("ch98")
+    assert results.values("ch98", "theirs", "accuracy") == [50.0] * 5
+    guest.BORROWED = {"theirs": ("ch99", "a")}
+    with pytest.raises(ValueError, match=r"'theirs' is 'a' of ch99, which has 0 of 5 runs"):
+        results.measure("ch98")
+
+
 def test_pairs_are_made_by_seed_and_the_interval_decides(fake):
     results.measure("ch99")
     baseline, other = results.summary("ch99", "accuracy", baseline="a")
@@ -125,6 +145,7 @@ def test_the_committed_results_are_complete_and_of_the_present_arms(name):
     expected = [(arm, seed) for arm in module.ARMS for seed in module.SEEDS]
     assert [(r["arm"], r["seed"]) for r in record["runs"]] == expected
     assert record["command"] == f"python -m course_lib.results {name}" and record["where"]["torch"]
+    assert [r for r in record["runs"] if r["arm"] in getattr(module, "BORROWED", {})] == results._borrowed(module)
 
 
 def test_an_unknown_chapter_lists_the_known_ones():
