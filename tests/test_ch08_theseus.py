@@ -1,5 +1,7 @@
 """Chapter 8's experiment: arms that differ in the replacing alone, and mixtures that can be measured."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
