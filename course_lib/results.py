@@ -8,6 +8,7 @@ An experiment is a module of `course_lib.experiments` with ABOUT (one sentence),
 `prepare()` (fills the caches that all runs share) and `run(arm, seed) -> dict of numbers`. Every finished run is
 written at once, so nothing is lost when the measurement is stopped. BORROWED (arm -> experiment and arm) names the
 arms that another experiment measures in exactly the same way: their runs are taken over, not trained a second time.
+`profile()` returns what no run says (size, speed): it is measured once, after all runs, and again when an arm changes.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ def measure(name: str) -> dict:
     kept = borrowed + [r for r in record["runs"] if r["arm"] not in getattr(module, "BORROWED", {})
                        and record["arms"].get(r["arm"]) == arms.get(r["arm"])]  # the others have changed
     kept.sort(key=lambda r: (list(arms).index(r["arm"]), r["seed"]))
+    if record["arms"] != arms:
+        record.pop("profile", None)
     record |= {"arms": arms, "runs": kept, "command": f"python -m course_lib.results {name}", "where": _where()}
     missing = [(arm, seed) for arm in arms for seed in module.SEEDS if not any(
         r["arm"] == arm and r["seed"] == seed for r in kept)]
@@ -83,6 +86,9 @@ def measure(name: str) -> dict:
             print(name, done.result(), flush=True)
         for run in runs:
             run.result()
+    if hasattr(module, "profile") and "profile" not in record:
+        record["profile"] = module.profile()  # in this process, which nothing of ours disturbs any more
+        _write(name, record)
     return record
 
 

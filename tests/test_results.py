@@ -111,6 +111,17 @@ def test_an_arm_that_another_experiment_measured_is_taken_over_and_follows_it(fa
         results.measure("ch98")
 
 
+def test_a_profile_is_measured_after_the_runs_and_again_when_an_arm_changes(fake):
+    looks = []
+    fake.profile = lambda: looks.append(len(fake.ran)) or {"look": len(looks)}
+    results.measure("ch99")
+    results.measure("ch99")
+    assert looks == [10] and results.load("ch99")["profile"] == {"look": 1}
+    fake.ARMS = {"a": {"lr": 1.0}}
+    results.measure("ch99")
+    assert looks == [10, 10] and results.load("ch99")["profile"] == {"look": 2}
+
+
 def test_pairs_are_made_by_seed_and_the_interval_decides(fake):
     results.measure("ch99")
     baseline, other = results.summary("ch99", "accuracy", baseline="a")
