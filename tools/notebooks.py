@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 import tomllib
+from datetime import datetime
 from pathlib import Path
 
 import jupytext
@@ -93,16 +94,28 @@ def execute(notebook: NotebookNode, folder: Path = FOLDER) -> NotebookNode:
     os.environ.update(NO_BARS)
     # Another front end on this machine may have chosen a backend; chapters draw inline.
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False,
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=True,
                             resources={"metadata": {"path": str(folder)}})
     client.execute()
+    tell_slow_cells(notebook)
     notebook.metadata.update(nbformat.from_dict(METADATA))
     for cell in notebook.cells:
-        if "execution" in cell.metadata:
-            del cell.metadata["execution"]
+        cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = canonical_outputs(cell.outputs)
     return canonical_ids(notebook)
+
+
+def tell_slow_cells(notebook: NotebookNode, count: int = 3) -> None:
+    """Print where the time went: a chapter that is too slow is mended in its slowest cells."""
+    def seconds(cell: NotebookNode) -> float:
+        times = cell.metadata.get("execution", {})
+        began, ended = (datetime.fromisoformat(times.get(name, "1970-01-01")) for name in (
+            "iopub.execute_input", "shell.execute_reply"))
+        return (ended - began).total_seconds()
+
+    for cell in sorted((c for c in notebook.cells if c.cell_type == "code"), key=seconds, reverse=True)[:count]:
+        print(f"    {seconds(cell):5.1f} s  {cell.source.strip().splitlines()[-1][:90]}")
 
 
 def canonical_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
