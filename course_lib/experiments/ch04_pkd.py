@@ -24,7 +24,6 @@ batch before they are normalised. Its beta of 300 gives it about the same share.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 
@@ -35,14 +34,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from course_lib import layer_maps, probes
-from course_lib.assets import DATA, cache_folder
+from course_lib.answers import kept
 from course_lib.data import Batches, in_order
 from course_lib.experiments import sentences
 from course_lib.experiments.sentences import BATCH_SIZE, RECIPE, SEEDS, half_depth, scores, teacher
 from course_lib.layer_maps import LayerMap
 from course_lib.measures import gradient_shares, paired_difference
 from course_lib.methods import pkd
-from course_lib.methods.cached import SoftLabels, attach, keys_of, load_soft_labels
+from course_lib.methods.cached import SoftLabels, attach, keys_of
 from course_lib.methods.hinton import hard_loss, soft_target_loss
 from course_lib.teachers import TEACHERS, new_model
 from course_lib.training import Terms, autocast
@@ -84,19 +83,15 @@ MAIN = [name for name in ARMS if name not in PAPER_START]
 
 
 @cache
-def examples(split: str) -> list[dict]:
-    """The sentences of a split with `teacher_logits` and `teacher_cls` (6 layers x 384, float16).
+def examples(split: str, every: int = 1) -> list[dict]:
+    """Every such sentence of a split with `teacher_logits` and `teacher_cls` (6 layers x 384, float16).
 
-    The teacher reads every sentence once: 8,042 x 6 x 384 numbers are 37 MB. The file lies in the cache folder and is
-    checked against the sentences when it is read.
+    The teacher reads each sentence once: 8,042 x 6 x 384 numbers are 37 MB in the cache folder, checked against the
+    sentences when they are read.
     """
-    rows = sentences.examples(split)
-    version = hashlib.sha256((DATA / "teachers/sentiment/adapter.safetensors").read_bytes()).hexdigest()[:12]
-    path = cache_folder() / "answers" / f"sentiment-cls-{split}-{version}.safetensors"
-    if not path.exists():
-        _ask(rows).save(path)
-    stored = attach(rows, load_soft_labels(path))
-    return [row | {"teacher_cls": kept["teacher_cls"]} for row, kept in zip(rows, stored, strict=True)]
+    rows = sentences.examples(split)[::every]
+    stored = attach(rows, kept("sentiment", f"cls-{split}" + (f"-{every}" if every > 1 else ""), lambda: _ask(rows)))
+    return [row | {"teacher_cls": states["teacher_cls"]} for row, states in zip(rows, stored, strict=True)]
 
 
 def _ask(rows: list[dict]) -> SoftLabels:

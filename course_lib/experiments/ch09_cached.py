@@ -2,18 +2,14 @@
 
 Wikipedia leads, eleven topics. The teacher (6 layers x 384) answers every document once (some minutes); the file is
 kept, so no arm runs it. All arms of a seed see the same batches in the same order.
-
-    python -m course_lib.experiments.ch09_cached     ask the teacher, and keep the files in data/answers/ (0.6 MB)
 """
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import time
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +17,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from course_lib import layer_maps
-from course_lib.assets import DATA, cache_folder
+from course_lib.answers import SPLITS, kept
 from course_lib.data import Batches, encode, in_order, load_data
 from course_lib.measures import (
     accuracy,
@@ -33,7 +29,7 @@ from course_lib.measures import (
     predict_logits,
 )
 from course_lib.methods import cached, hinton
-from course_lib.methods.cached import SoftLabels, ask_teacher, attach, load_soft_labels
+from course_lib.methods.cached import SoftLabels, ask_teacher, attach
 from course_lib.students import copy_factorised_embeddings, copy_layers, new_student
 from course_lib.teachers import Teacher, load_teacher
 from course_lib.training import History, Recipe, autocast, train
@@ -43,7 +39,6 @@ SEEDS = range(5)
 MAX_LENGTH = 128
 BATCH_SIZE = 32
 STEPS = 300  # 1.3 epochs
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -94,22 +89,10 @@ def documents(split: str) -> list[dict]:
     return encode(load_data("topics")[split], teacher().tokenizer, MAX_LENGTH)
 
 
-def answer_file(split: str, folder: Path | None = None) -> Path:
-    """Where a split's stored distributions lie. The name carries the teacher's version: an old cache is never read."""
-    version = hashlib.sha256((DATA / "teachers/topics/adapter.safetensors").read_bytes()).hexdigest()[:12]
-    return (folder or DATA / "answers") / f"topics-{split}-{version}.safetensors"
-
-
 @cache
 def answers(split: str) -> SoftLabels:
-    """The teacher's distributions for `documents(split)`: committed, else from the cache folder, else asked for."""
-    if answer_file(split).exists():
-        return load_soft_labels(answer_file(split))
-    path = answer_file(split, cache_folder() / "answers")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ask(split).save(path)
-    return load_soft_labels(path)
+    """The teacher's distributions for `documents(split)`, asked for once."""
+    return kept("topics", split, lambda: ask(split))
 
 
 def ask(split: str) -> SoftLabels:
@@ -305,9 +288,3 @@ def japanese_student(model: PreTrainedModel, rows: list[dict]) -> PreTrainedMode
 def same_answers(ours: nn.Module, theirs: nn.Module, rows: list[dict]) -> float:
     """The share of examples on which two models have the same favourite, 0 to 1."""
     return agreement(*(predict_logits(model, in_order(rows)) for model in (ours, theirs)))
-
-
-if __name__ == "__main__":
-    for name in SPLITS:
-        (DATA / "answers").mkdir(exist_ok=True)
-        ask(name).save(answer_file(name))

@@ -5,7 +5,6 @@ Arms of different chapters can be compared because all of them start here. A cha
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from course_lib import layer_maps
-from course_lib.assets import DATA, cache_folder
+from course_lib.answers import kept
 from course_lib.data import Batches, encode, in_order, load_data
 from course_lib.layer_maps import LayerMap
 from course_lib.measures import accuracy, agreement, calibration, predict_logits
 from course_lib.methods import hinton
-from course_lib.methods.cached import ask_teacher, attach, load_soft_labels
+from course_lib.methods.cached import ask_teacher, attach
 from course_lib.students import copy_embeddings, copy_head, copy_layers, new_student
 from course_lib.teachers import Teacher, load_teacher
 from course_lib.training import History, Recipe, Terms, train
@@ -46,16 +45,11 @@ def examples(split: str) -> list[dict]:
 def with_answers(rows: list[dict], name: str) -> list[dict]:
     """New rows with the teacher's logits (up to a constant) as `teacher_logits`.
 
-    rows: sentences in the teacher's tokens. The teacher is asked once per sentence; its answers are kept in the cache
-    folder under `name` and checked against the sentences.
+    rows: sentences in the teacher's tokens. The teacher is asked once per sentence; its answers are kept under
+    `name` (see `course_lib.answers`) and checked against the sentences.
     """
-    version = hashlib.sha256((DATA / "teachers/sentiment/adapter.safetensors").read_bytes()).hexdigest()[:12]
-    path = cache_folder() / "answers" / f"sentiment-{name}-{version}.safetensors"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ask_teacher(teacher().model, rows).save(path)
-    log_probs = attach(rows, load_soft_labels(path))
-    return [row | {"teacher_logits": kept["teacher_log_probs"]} for row, kept in zip(rows, log_probs, strict=True)]
+    log_probs = attach(rows, kept("sentiment", name, lambda: ask_teacher(teacher().model, rows)))
+    return [row | {"teacher_logits": answer["teacher_log_probs"]} for row, answer in zip(rows, log_probs, strict=True)]
 
 
 def prepare() -> None:
