@@ -299,3 +299,64 @@ def pkd_idea() -> Picture:
     return picture(figure, "Two layer maps from a teacher of six layers to a student of three. PKD-skip joins teacher "
                            "layers 2 and 4 with student layers 1 and 2, PKD-last joins 4 and 5 with 1 and 2; the last "
                            "layers meet only through the answers.")
+
+
+@style()
+def mobilebert_idea() -> Picture:
+    """Chapter 6: thin blocks between bodies of equal width, compared block by block; three orders of learning."""
+    figure, axes = _sheet(10.6, 4.7)
+    teacher, student, hidden, attention = (ROLES[role].colour for role in ("teacher", "student", "hidden", "attention"))
+    bodies, between = (0.55, 1.6, 2.65, 3.7), (1.075, 2.125, 3.175)
+    for x, width, colour, name in ((1.2, 2.1, teacher, "teacher"), (4.3, 0.9, student, "student")):
+        for y in between:
+            box(axes, x, y, width, 0.42, "block" if width > 1 else "thin", colour)
+        for level, y in enumerate(bodies):
+            box(axes, x, y, 1.5, 0.34, "body" if level else "embeddings", GREY)
+        axes.text(x, 4.3, name, ha="center", fontsize=11, color=colour)
+    for y in bodies[1:]:
+        arrow(axes, (1.97, y), (3.53, y), "", hidden)
+    for y in between:
+        arrow(axes, (2.27, y), (3.83, y), "", attention, line="--")
+    arrow(axes, (1.97, bodies[0]), (3.53, bodies[0]), "", GREY)
+    words = {"copied": bodies[0] - 0.27, "feature map": bodies[-1] + 0.13, "attention": between[-1] + 0.11}
+    for text, y in words.items():
+        axes.text(2.95, y, text, ha="center", fontsize=9.5, color="#333333")
+    start, length = 6.0, 4.4
+    for y, name, parts in ((3.6, "auxiliary", [("all blocks and the task", 1.0)]),
+                           (2.3, "joint", [("all blocks", 0.6), ("task", 0.4)]),
+                           (1.0, "progressive", [(str(block), 0.1) for block in range(1, 7)] + [("task", 0.4)])):
+        axes.text(start, y + 0.42, name, fontsize=10.5)
+        left = start
+        for text, share in parts:
+            colour = GREY if text == "task" else student
+            box(axes, left + share * length / 2, y, share * length - 0.06, 0.5, text, colour)
+            left += share * length
+    axes.text(start + length / 2, 0.35, "time: the same number of batches", ha="center", fontsize=9.5, color=GREY)
+    return picture(figure, "Left: teacher and thin student have bodies of equal width, so feature maps and attention "
+                           "are compared block by block, and the embeddings are copied. Right: three orders of "
+                           "learning, all blocks and the task at once, all blocks first, or block after block.")
+
+
+@style()
+def comparison_idea() -> Picture:
+    """Chapter 10: the places of a teacher at which the methods listen, from the words up to the answer."""
+    figure, axes = _sheet(10.2, 4.9)
+    teacher = ROLES["teacher"].colour
+    rows = [
+        ("answers", "all methods but MiniLM and Theseus", "soft"),
+        ("last hidden states", "DistilBERT (direction)", "hidden"),
+        ("last layer: Q, K, V", "MiniLM (relations of words)", "attention"),
+        ("every layer: attention", "TinyBERT (scores), MobileBERT (probabilities)", "attention"),
+        ("every layer: states", "PKD ([CLS]), TinyBERT and MobileBERT (all words)", "hidden"),
+        ("the layers themselves", "copied: half depth; taking turns: Theseus", "student"),
+        ("word vectors", "copied, or as principal components: all but 2 x 128 and BiLSTM", "student"),
+    ]
+    axes.text(1.6, 4.68, "place in the teacher", ha="center", fontsize=10.5, color=teacher)
+    axes.text(4.0, 4.68, "who listens there", fontsize=10.5)
+    for i, (place, who, role) in enumerate(rows):
+        y = 4.25 - 0.64 * i
+        box(axes, 1.6, y, 2.7, 0.48, place, teacher)
+        arrow(axes, (2.97, y), (3.85, y), colour=ROLES[role].colour)
+        axes.text(4.0, y, who, va="center", fontsize=9.6)
+    return picture(figure, "Seven places of a teacher, from its word vectors up to its answers, and beside each the "
+                           "methods that take something from there.")
