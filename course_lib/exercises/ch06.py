@@ -303,9 +303,9 @@ QUIZ = (
     )),
     QuizItem("Why does a MobileBERT block have four feed-forward networks?", (
         Option("To make the block deeper; depth is always good.",
-               "The reason is a balance: with one network, a thin block would be mostly attention."),
+               "The reason is a balance: with one network, a thin block would be mostly attention and bottlenecks."),
         Option("The attention reads the wide body, the feed-forward network the thin inside; four restore a balance.",
-               "In BERT, feed-forward has twice as many parameters as attention. A bottleneck turns that round.", True),
+               "In BERT, feed-forward has twice as many parameters as attention. A bottleneck turns this round.", True),
         Option("One for each attention head.", "That both are four is chance; the networks know nothing of heads."),
         Option("To have as many parameters as BERT-base.", "It has a quarter of them."),
     )),

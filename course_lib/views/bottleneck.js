@@ -26,7 +26,7 @@ function bottleneckNumbers(shape, tokens, constants) {
   };
   const blocks = parameters.bottlenecks + parameters.attention + parameters.feed_forward;
   return { parameters, operations, blocks, inner, wide, total: sum(parameters), block: blocks / layers,
-    flops: sum(operations), balance: parameters.feed_forward / parameters.attention };
+    flops: sum(operations), balance: parameters.feed_forward / (blocks - parameters.feed_forward) };
 }
 
 // ---- The picture.
@@ -82,8 +82,8 @@ function render({ model, el }) {
     return { node: h("div", { class: "cv-tile" }, h("span", { class: "cv-name" }, name), value, note), value, note };
   };
   const tiles = { total: tile("total", "Parameters"), block: tile("block", "One block"),
-    flops: tile("flops", "Operations per token"), balance: tile("balance", "Feed-forward : attention") };
-  tiles.balance.note.textContent = "parameters; 2 in a BERT block";
+    flops: tile("flops", "Operations per token"), balance: tile("balance", "Feed-forward : rest of the block") };
+  tiles.balance.note.textContent = "parameters; about 2 in a BERT block";
 
   const rows = kinds.map((kind) => ({ kind, mine: h("td", { "data-part": kind }), share: h("td"), theirs: h("td") }));
   const otherName = h("th", { scope: "col" });

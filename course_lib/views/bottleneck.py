@@ -53,7 +53,7 @@ def bottleneck_numbers(shape: Shape, tokens: int = TOKENS) -> dict[str, object]:
     tokens  length of the text, for the cost of the attention
     Returns `parameters` (part -> count), `total`, `blocks` (all layers together), `block` (one layer), `operations`
     (part -> per token), `flops` (their sum), `inner` (width inside a block), `balance` (parameters of the feed-forward
-    networks divided by those of the attention; 2 in BERT).
+    networks divided by those of the rest of the block: attention and bottlenecks; 2 in BERT).
     Raises: ValueError for a shape outside the limits, with the limits.
     Source: Sun et al. 2020, section 3.1 to 3.4, and `methods/mobilebert_model.py`. The pooler works once per text and
     is left out of the cost per token.
@@ -84,7 +84,7 @@ def bottleneck_numbers(shape: Shape, tokens: int = TOKENS) -> dict[str, object]:
     blocks = sum(parameters[part] for part in ("bottlenecks", "attention", "feed_forward"))
     return {"parameters": parameters, "total": sum(parameters.values()), "blocks": blocks, "block": blocks // layers,
             "operations": operations, "flops": sum(operations.values()), "inner": inner,
-            "balance": parameters["feed_forward"] / parameters["attention"]}
+            "balance": parameters["feed_forward"] / (blocks - parameters["feed_forward"])}
 
 
 def _linear(width_in: int, width_out: int) -> int:
