@@ -43,7 +43,7 @@ __all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "Arm", "examples", "learn", "only_t
            "unexplained"]
 
 ABOUT = "Movie sentences, a thin student of full depth: three orders of learning the blocks and the task."
-BATCH_SIZE = 16
+BATCH_SIZE = 16  # half of the other chapters': the live teacher and six blocks make a step expensive
 LAYERS, PER_LAYER, TASK_STEPS = 6, 30, 120
 STEPS = LAYERS * PER_LAYER + TASK_STEPS
 
