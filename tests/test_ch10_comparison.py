@@ -13,6 +13,7 @@ from course_lib.data import pad
 from course_lib.experiments import ch09_cached as ch09
 from course_lib.experiments import ch10_comparison as lab
 from course_lib.experiments import sentences
+from course_lib.views.pareto import pareto_view
 
 TINY = {"vocab_size": 60, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 48, "num_labels": 2,
         "max_position_embeddings": 16, "initializer_range": 0.3}
@@ -142,6 +143,23 @@ def test_the_numbers_of_an_arm_are_read_from_the_record(measured):
     assert lab.retention("PKD").mean == pytest.approx((60 + position + 0.2) / 80 * 100)
     base = list(lab.ARMS).index(lab.ARMS["PKD"].baseline)
     assert lab.gain("PKD").interval.mean == pytest.approx(position - base)
+
+
+def test_the_explorer_gets_every_arm_with_every_measure(measured):
+    found = {point.name: point for point in lab.points()}
+    assert set(found) == set(lab.ARMS) and found["PKD"].x["parameters"] == 500 / 1e6 and not found["PKD"].baseline
+    assert found["3 x 384, labels"].baseline and lab.ys()[0].teacher == 80.0
+    pareto_view(lab.points(), lab.XS, lab.ys())
+
+
+def test_a_situation_allows_methods_only_and_names_what_cannot_be_told(measured):
+    best, alike = lab.choose(lab.SITUATIONS["of the teacher, only a file of answers"])
+    assert (best, alike) == ("1 layer, cached answers", [])  # the last arm is the best in this record
+    for run in measured["runs"]:
+        if run["arm"] == "PKD":
+            run["accuracy"] = 60 + len(lab.ARMS) - 1 + 0.1 * (4 - run["seed"])
+    assert lab.choose(lambda name: lab.ARMS[name].teacher == "stored")[1] == ["PKD"]
+    assert all(lab.choose(rule)[0] in (None, *lab.METHODS) for rule in lab.SITUATIONS.values())
 
 
 def test_the_poll_needs_a_lead_that_its_interval_shows(measured):

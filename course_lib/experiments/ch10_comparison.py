@@ -18,6 +18,7 @@ step costs, and the comparison counts cost, not steps.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,11 +29,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from course_lib import results
+from course_lib.assets import DATA
 from course_lib.data import Batches, load_data, pad
 from course_lib.experiments import ch01_hinton as ch01
 from course_lib.experiments import ch02_bilstm as ch02
 from course_lib.experiments import ch04_pkd as ch04
 from course_lib.experiments import ch05_tinybert as ch05
+from course_lib.experiments import ch06_mobilebert as ch06
 from course_lib.experiments import ch07_minilm as ch07
 from course_lib.experiments import ch08_theseus as ch08
 from course_lib.experiments import sentences
@@ -51,10 +54,12 @@ from course_lib.methods.distilbert import cosine_loss
 from course_lib.methods.hinton import hard_loss, soft_target_loss
 from course_lib.methods.theseus import TheseusRecipe
 from course_lib.training import History, Recipe, Terms, autocast
+from course_lib.views.pareto import Axis, Point, pareto_numbers
 
-__all__ = ["ABOUT", "AIMS", "ARMS", "BORROWED", "METHODS", "SEEDS", "STUDENTS", "Aim", "Arm", "Phase", "asked", "cost",
-           "fit", "gain", "loss_terms", "numbers_of", "one_layer", "phases", "poll_result", "prepare", "profile",
-           "reached", "retention", "run", "scores", "start", "teacher", "timed_against_teacher", "values"]
+__all__ = ["ABOUT", "AIMS", "ARMS", "BORROWED", "METHODS", "SEEDS", "SITUATIONS", "STUDENTS", "XS", "Aim", "Arm",
+           "Phase", "asked", "choose", "cost", "document_classifier", "fit", "gain", "loss_terms", "numbers_of",
+           "one_layer", "phases", "points", "poll_result", "prepare", "profile", "reached", "retention", "run",
+           "scores", "start", "teacher", "timed_against_teacher", "values", "word_counts", "ys"]
 
 ABOUT = "Movie sentences, every method of the course: accuracy and agreement beside size, speed and cost of training."
 CACHED_RECIPE = replace(RECIPE, learning_rate=5e-4)  # chapter 9's rate, for a layer that is fresh
@@ -93,6 +98,8 @@ ARMS = {
     "2 x 156, labels": Arm("2 x 156"),
     "TinyBERT": Arm("2 x 156", "2 x 156, labels", "stored + live"),
     "TinyBERT, more text": Arm("2 x 156", "2 x 156, labels", "stored + live", more_text=True),
+    "6 thin blocks, labels": Arm("6 thin blocks"),
+    "MobileBERT": Arm("6 thin blocks", "6 thin blocks, labels", "stored + live"),
     "1 x 384, labels": Arm("1 x 384"),
     "1 layer, cached answers": Arm("1 x 384", "1 x 384, labels", "stored", answers=True, temperature=2.0),
 }
@@ -114,6 +121,8 @@ BORROWED = {
     "2 x 156, labels": ("ch05", "labels"),
     "TinyBERT": ("ch05", ch05.WHOLE),
     "TinyBERT, more text": ("ch05", "augmented text"),
+    "6 thin blocks, labels": ("ch06", "labels"),
+    "MobileBERT": ("ch06", "progressive"),
 }
 METHODS = [name for name, arm in ARMS.items() if arm.baseline]
 REFERENCE = "3 x 384, labels"  # the unit of cost: 300 steps of this arm are 1
@@ -121,7 +130,10 @@ REFERENCE = "3 x 384, labels"  # the unit of cost: 300 steps of this arm are 1
 
 @dataclass(frozen=True)
 class Aim:
-    """What a paper reports, about BERT-base: percent of the teacher's score kept, times faster, times smaller."""
+    """What the course aimed for before it measured, near to what the papers report about BERT-base.
+
+    kept: percent of the teacher's score. faster, smaller: how many times.
+    """
 
     kept: float
     faster: float | None = None
@@ -135,6 +147,7 @@ AIMS = {
     "MiniLM": Aim(99, smaller=2.0),
     "TinyBERT": Aim(96, 9.0, 7.5),
     "TinyBERT, more text": Aim(96, 9.0, 7.5),
+    "MobileBERT": Aim(97, 5.0, 4.3),
     "Distilled BiLSTM": Aim(95, 15.0),
     "Distilled BiLSTM, more text": Aim(95, 15.0),
 }
@@ -210,6 +223,7 @@ STUDENTS: dict[str, Callable[[], nn.Module]] = {
     "3 x 384": lambda: half_depth(0),
     "3 x 192": lambda: ch07.narrow(0),
     "2 x 156": lambda: ch05.student(0),
+    "6 thin blocks": lambda: ch06.student(0),
     "1 x 384": lambda: one_layer(0),
 }
 
@@ -218,7 +232,7 @@ def without_words(model: nn.Module) -> int:
     """Parameters that are not word embeddings: what the layers hold, whatever the vocabulary."""
     if isinstance(model, ch02.bilstm.BiLstm):
         return model.parameters_without_embeddings
-    return count_parameters(model) - count_parameters(model, only="word_embeddings")
+    return sum(p.numel() for name, p in model.named_parameters() if "word_embeddings" not in name)
 
 
 def timed_against_teacher(name: str, model: nn.Module, count: int, repeats: int):
@@ -284,6 +298,12 @@ def _tinybert(name: str) -> list[Phase]:
             Phase(ch05.student(0), ch05.SECOND_TERMS[arm.learns_from], batches, rest)]
 
 
+def _mobilebert(name: str) -> list[Phase]:
+    arm, model = ch06.ARMS[name], ch06.student(0)
+    return [Phase(model, ch06.terms_of(arm, part), Batches(sentences.examples("train"), ch06.BATCH_SIZE),
+                  Recipe(steps=part.steps, learning_rate=arm.rate, precision="auto")) for part in ch06.phases_of(arm)]
+
+
 def _minilm(name: str) -> list[Phase]:
     arm = ch07.ARMS[name]
     student = (ch07.narrow if arm.student == "narrow" else ch07.half_depth)(0)
@@ -304,7 +324,8 @@ def _theseus(name: str) -> list[Phase]:
     return [Phase(ship, ch08.terms, _sentences(), RECIPE)]
 
 
-_PHASES = {"ch01": _soft_targets, "ch02": _bilstm, "ch04": _pkd, "ch05": _tinybert, "ch07": _minilm, "ch08": _theseus}
+_PHASES = {"ch01": _soft_targets, "ch02": _bilstm, "ch04": _pkd, "ch05": _tinybert, "ch06": _mobilebert,
+           "ch07": _minilm, "ch08": _theseus}
 
 
 def asked(name: str) -> int:
@@ -452,6 +473,63 @@ def numbers_of(name: str) -> dict[str, float]:
         found |= {f"latency_{count}": middle, f"faster_{count}": 1 / middle,
                   f"faster_{count}_low": 1 / high, f"faster_{count}_high": 1 / low}
     return found | paid
+
+
+XS = [Axis("parameters", "parameters, millions", 2), Axis("without_words", "parameters without words, millions", 2),
+      Axis("latency_32", "time for 32 sentences, teacher = 1", 3),
+      Axis("latency_1", "time for 1 sentence, teacher = 1", 3), Axis("cost", "training cost, reference = 1", 2)]
+
+
+def ys() -> list[Axis]:
+    """The upright axes of the explorer, with the teacher's own accuracy."""
+    whole = results.load("ch10")["profile"]["teacher"]["accuracy"]
+    return [Axis("accuracy", "accuracy, %", 2, whole), Axis("agreement", "agreement with the teacher, %"),
+            Axis("kept", "accuracy kept, % of the teacher", 2, 100.0)]
+
+
+def points() -> list[Point]:
+    """Every arm as a point of the Pareto picture."""
+    found = []
+    for name, arm in ARMS.items():
+        numbers = numbers_of(name)
+        x = {axis.key: numbers[axis.key] for axis in XS}
+        x |= {key: numbers[key] / 1e6 for key in ("parameters", "without_words")}
+        y = {key: values(name, key) for key in ("accuracy", "agreement", "kept")}
+        found.append(Point(name, x, y, not arm.baseline, f"{arm.student}; teacher: {arm.teacher}"))
+    return found
+
+
+# What a project may demand: words -> whether a method, by its name, is allowed.
+SITUATIONS: dict[str, Callable[[str], bool]] = {
+    "no further demand": lambda name: True,
+    "of the teacher, only a file of answers": lambda name: ARMS[name].teacher == "stored",
+    "the same, and no made-up sentences": lambda name: ARMS[name].teacher == "stored" and not ARMS[name].more_text,
+    "a third of the teacher's time (32 sentences)": lambda name: numbers_of(name)["latency_32"] <= 1 / 3,
+    "a tenth of the teacher's time (32 sentences)": lambda name: numbers_of(name)["latency_32"] <= 1 / 10,
+    "half of the teacher's parameters": lambda name: numbers_of(name)["smaller"] >= 2,
+    "training: twice the reference at most": lambda name: numbers_of(name)["cost"] <= 2,
+}
+
+
+def choose(allowed: Callable[[str], bool], number: str = "accuracy") -> tuple[str | None, list[str]]:
+    """The allowed method with the highest mean, and the allowed ones that cannot be told from it."""
+    found = pareto_numbers([point for point in points() if not point.baseline and allowed(point.name)], "cost", number)
+    return found["best"], found["alike"]
+
+
+def word_counts() -> float:
+    """Accuracy of TF-IDF and logistic regression on the same sentences (chapter 2): no network, no teacher."""
+    return results.values("ch02", "TF-IDF + logistic regression", "accuracy")[0]
+
+
+def document_classifier() -> dict:
+    """Chapter 9's aim, on its own task: points behind its teacher (an Interval), share of parameters and of time."""
+    card = json.loads((DATA / "teachers/topics/card.json").read_text("utf-8"))
+    behind = [card["accuracy_percent"]["test"] - value for value in results.values(
+        "ch09", "labels + answers", "accuracy")]
+    numbers = numbers_of("1 layer, cached answers")
+    return {"behind": mean_and_interval(behind), "parameters": 1 / numbers["smaller"],
+            "time": numbers["latency_32"]}
 
 
 def poll_result() -> tuple[str, str]:

@@ -132,7 +132,7 @@ function render({ model, el }) {
     if (found.chosen === null) return "Nothing is allowed by this limit.";
     const winner = found.shown[found.chosen];
     const others = found.alike.map((i) => found.shown[i].name);
-    return `Highest mean within the limit: ${winner.name}, ${axis.name} ${readable(winner.y[state.y].mean, axis.digits)}. `
+    return `Highest mean within the limit: ${winner.name} (${axis.name}: ${readable(winner.y[state.y].mean, axis.digits)}). `
       + (others.length ? `Not distinguishable from it: ${others.join("; ")}.` : "Every other allowed point is shown to be lower.");
   }
 
@@ -142,7 +142,7 @@ function render({ model, el }) {
     baselines.setAttribute("aria-pressed", String(state.baselines));
     slider.value = String(state.limit);
     const limit = found.limit === Infinity ? "none" : `at most ${readable(found.limit, xAxis.digits)}`;
-    show(limitText, found.limit === Infinity ? null : found.limit, `${xAxis.name}, ${limit}`);
+    show(limitText, found.limit === Infinity ? null : found.limit, `${xAxis.name}: ${limit}`);
     slider.setAttribute("aria-valuetext", limit);
     best.textContent = words(found);
     best.setAttribute("data-best", found.chosen === null ? "" : found.shown[found.chosen].name);
@@ -150,7 +150,7 @@ function render({ model, el }) {
     line.replaceChildren(...found.front.map((i, at) => {
       const gap = at ? found.gap(i, found.front[at - 1]) : null;
       return h("li", { "data-front": found.shown[i].name, "data-step": gap ? JSON.stringify([gap.mean, gap.low, gap.high]) : null },
-        h("b", {}, found.shown[i].name), `: ${readable(found.pairs[i][0], xAxis.digits)}; ${yAxis.name} ${readable(found.pairs[i][1], yAxis.digits)}`,
+        h("b", {}, found.shown[i].name), `, ${readable(found.pairs[i][0], xAxis.digits)}; ${yAxis.name}: ${readable(found.pairs[i][1], yAxis.digits)}`,
         gap ? ` (${verdict(gap, yAxis.digits)})` : "");
     }));
     tell(found);
@@ -166,7 +166,7 @@ function render({ model, el }) {
     const beside = found.chosen === null || i === found.chosen ? ""
       : ` Against ${found.shown[found.chosen].name}: ${verdict(found.gap(i, found.chosen), digits)}.`;
     about.replaceChildren(h("b", {}, point.name), point.note ? ` (${point.note})` : "",
-      `: ${xs[state.x].name} ${readable(point.x[state.x], xs[state.x].digits)}; ${ys[state.y].name} ${readable(value.mean, digits)} `
+      `. ${xs[state.x].name}: ${readable(point.x[state.x], xs[state.x].digits)}; ${ys[state.y].name}: ${readable(value.mean, digits)} `
       + `[${readable(value.low, digits)}, ${readable(value.high, digits)}].${beside}`);
   }
 
