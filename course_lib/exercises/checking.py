@@ -53,16 +53,23 @@ class Verdict:
 
 def judge(question: Question, function: object) -> Verdict:
     """Run all three tiers on a learner's function. Never raises, whatever the function does."""
+    if reason := not_the_function(question, function):
+        return Verdict(question.name, "not yet", 0, question.points, reason, 1)
+    stored = cases(question)
+    return assess(question, stored, guard.run(function, all_calls(question, stored), question.seconds))
+
+
+def all_calls(question: Question, stored: Sequence[Case]) -> list[guard.Call]:
+    """What a function is asked: the stored cases, then what the properties want to see."""
+    return [case.call for case in stored] + [call for rule in question.properties for call in rule.calls()]
+
+
+def assess(question: Question, stored: Sequence[Case], outcomes: Sequence[guard.Outcome]) -> Verdict:
+    """The verdict on the outcomes of `all_calls`, wherever they were made: here, or in a grader's sandbox."""
     def verdict(message: str, tier: int, status: Status = "not yet") -> Verdict:
         points = question.points if status == "correct" else 0
         return Verdict(question.name, status, points, question.points, message, tier)
 
-    if reason := _not_the_function(question, function):
-        return verdict(reason, 1)
-    stored = cases(question)
-    extra = [list(rule.calls()) for rule in question.properties]
-    calls = [case.call for case in stored] + [call for group in extra for call in group]
-    outcomes = guard.run(function, calls, question.seconds)
     if any(outcome.not_started for outcome in outcomes):
         return verdict("Replace the line with NotImplementedError by your own code, run the cell, then this one.", 0,
                        "not started")
@@ -70,11 +77,12 @@ def judge(question: Question, function: object) -> Verdict:
         return verdict(reason, 1)
     message, tier = _wrong_numbers(question, stored, outcomes)
     if not message:
+        extra = [list(rule.calls()) for rule in question.properties]
         message, tier = _broken_property(question, extra, outcomes[len(stored):]), 2
     return verdict(message, tier) if message else verdict("", 2, "correct")
 
 
-def _not_the_function(question: Question, function: object) -> str:
+def not_the_function(question: Question, function: object) -> str:
     """Tier 1 before any call: is this a function, and does it take the arguments of the stub?"""
     wanted = f"{question.function}({', '.join((*question.positional, *question.keyword_only))})"
     if not callable(function):

@@ -202,12 +202,12 @@ def _unpack(data: bytes) -> list[Outcome]:
         (size,) = struct.unpack("<Q", data[:8])
         if len(data) < 8 + size:
             break
-        outcomes.append(_from_plain(json.loads(data[8:8 + size])))
+        outcomes.append(from_plain(json.loads(data[8:8 + size])))
         data = data[8 + size:]
     return outcomes
 
 
-def _from_plain(plain: dict[str, Any]) -> Outcome:
+def from_plain(plain: dict[str, Any]) -> Outcome:
     """Rebuild an Outcome from JSON, which can carry numbers and words but, unlike pickle, no code."""
     def value(stored: dict[str, Any] | None) -> Value | None:
         if stored is None:

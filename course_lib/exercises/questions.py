@@ -162,15 +162,20 @@ def cases(wanted: Question) -> list[Case]:
     """The stored cases of an exercise, with fresh tensors on every call."""
     chapter_name = wanted.name.partition(".")[0]
     text = resources.files(__package__).joinpath(f"golden/{chapter_name}.json").read_text(encoding="utf-8")
-    return [_case(wanted, stored) for stored in json.loads(text)[wanted.name]]
+    return [case(wanted, stored) for stored in json.loads(text)[wanted.name]]
 
 
-def _case(wanted: Question, stored: dict[str, Any]) -> Case:
+def call(wanted: Question, stored: dict[str, Any]) -> Call:
+    """The call of a stored case: its inputs, without the numbers that they must give."""
     args = from_json([stored["args"][name] for name in wanted.positional])
     kwargs = {name: from_json(stored["args"][name]) for name in wanted.keyword_only}
     gradient = stored.get("gradient")
-    position = None if gradient is None else wanted.positional.index(gradient["of"])
-    return Case(stored["about"], stored["stage"], Call(tuple(args), kwargs, position),
-                from_python(from_json(stored["expected"])),
+    return Call(tuple(args), kwargs, None if gradient is None else wanted.positional.index(gradient["of"]))
+
+
+def case(wanted: Question, stored: dict[str, Any]) -> Case:
+    """One entry of a golden file as a Case."""
+    gradient = stored.get("gradient")
+    return Case(stored["about"], stored["stage"], call(wanted, stored), from_python(from_json(stored["expected"])),
                 None if gradient is None else from_python(from_json(gradient["expected"])),
                 {name: from_python(from_json(value)) for name, value in stored.get("mistakes", {}).items()})
