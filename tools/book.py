@@ -11,6 +11,7 @@ import ast
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -46,6 +47,95 @@ def deviations() -> str:
     return "\n".join(parts)
 
 
+RESULTS = """# Results
+
+Every number that a chapter calls measured, from the files in `data/results`. Each row is a way to train ("arm"): the
+mean over its seeds with the 95 % interval of the mean, and the paired difference to the first row. "No difference
+shown" means that the interval of the difference contains zero. The chapters say what the arms are and why.
+"""
+
+
+def results_page() -> str:
+    """The page of all measured numbers: one table per experiment, its first measure, against its first arm."""
+    from course_lib import results
+
+    parts = [RESULTS]
+    for name in results.names():
+        path = ROOT / "data" / "results" / f"{name}.json"
+        if not path.exists() or not list((ROOT / "notebooks").glob(f"{name}_*.md")):
+            continue  # a draft: its numbers enter the book with its chapter
+        record = results.load(name)
+        measure = next(key for key in record["runs"][0] if key not in ("arm", "seed"))
+        rows = "\n".join(row_of(line) for line in results.summary(name, measure, next(iter(record["arms"]))))
+        parts += [f"## {title_of(name)}", record["about"],
+                  f"`{record['command']}` · {record['where']['hardware']} · torch {record['where']['torch']}",
+                  f"| arm | {measure} | difference to the first row | |\n|---|---|---|---|\n{rows}"]
+    return "\n\n".join(parts) + "\n"
+
+
+def title_of(name: str) -> str:
+    """The title of a chapter's page, as a link to it."""
+    (source,) = (ROOT / "notebooks").glob(f"{name}_*.md")
+    heading = next(line for line in source.read_text(encoding="utf-8").splitlines() if line.startswith("# "))
+    return f"[{heading[2:]}](notebooks/{source.stem}.ipynb)"
+
+
+def row_of(line) -> str:
+    """One arm as a row of a table."""
+    measured, difference, verdict = line.measured, "", ""
+    if line.gain:
+        interval, verdict = line.gain.interval, line.gain.verdict
+        difference = f"{interval.mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
+    return f"| {line.arm} | {measured.mean:.2f} [{measured.low:.2f}, {measured.high:.2f}] | {difference} | {verdict} |"
+
+
+LIBRARY = """# The library
+
+Every public function and class of `course_lib`, with its shapes, units, errors and source. This page is made from the
+docstrings. In a notebook, `show(function)` shows the code itself.
+"""
+# Answers to exercises, measurements, and mistakes are no reference.
+NOT_SHOWN = ("course_lib.exercises.", "course_lib.experiments.", "course_lib.mutants.")
+
+
+def library_page() -> str:
+    """The reference of the library, from signatures and docstrings (read as text; nothing is imported)."""
+    parts = [LIBRARY]
+    files = [file for file in (ROOT / "course_lib").rglob("*.py") if not file.name.startswith("_")]
+    for file in sorted(files, key=lambda file: (len(file.parts), file)):
+        name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        module = ast.parse(file.read_text(encoding="utf-8"))
+        entries = [entry_of(node) for node in module.body
+                   if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
+        if entries and not name.startswith(NOT_SHOWN):
+            about = (ast.get_docstring(module) or "").partition("\n\n")[0].replace("\n", " ")
+            parts += [f"## `{name}`", f"``{about}``" if set(about) & set("$<_*") else about, *entries]
+    return "\n\n".join(parts) + "\n"
+
+
+def entry_of(node: ast.FunctionDef | ast.ClassDef) -> str:
+    """Signature and docstring of one function or class, as a block of plain text."""
+    head = f"class {node.name}"
+    if isinstance(node, ast.FunctionDef):
+        head = f"{node.name}({ast.unparse(node.args)})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
+    signature = textwrap.fill(head, 100, subsequent_indent=" " * 8)
+    docstring = textwrap.indent(ast.get_docstring(node) or "", "    ")
+    return f"### `{node.name}`\n\n````text\n{signature}\n\n{docstring}\n````"
+
+
+def section(file: str, heading: str) -> str:
+    """One section of a file of the repository as a page of the book: written once, read in both places."""
+    _, _, rest = (ROOT / file).read_text(encoding="utf-8").partition(f"## {heading}\n")
+    return f"# {heading}\n\n" + rest.partition("\n## ")[0].strip() + "\n"
+
+
+def generated() -> dict[str, str]:
+    """The pages that are made from the repository itself: name of the file -> text."""
+    return {"deviations.md": deviations(), "results.md": results_page(), "library.md": library_page(),
+            "add_a_paper.md": section("CONTRIBUTING.md", "Add a paper in an hour"),
+            "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")}
+
+
 def add_mathjax(html: Path) -> None:
     """Copy MathJax into the built pages. Not before: every script in the book's own _static is loaded by every page."""
     import jupyter_server_mathjax
@@ -66,7 +156,8 @@ def build(pages: Path, notebooks: Path, output: Path) -> int:
     """Write `output`/html. Returns the exit status of Sphinx: 0 if there was no warning."""
     source = output / "src"
     assemble(pages, notebooks, source)
-    (source / "deviations.md").write_text(deviations(), encoding="utf-8")
+    for name, text in generated().items():
+        (source / name).write_text(text, encoding="utf-8")
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source),
                "--path-output", str(output.parent), "--all", "--warningiserror", "--keep-going", "--quiet"]
     status = subprocess.run(command, cwd=output.parent, check=False).returncode

@@ -1,6 +1,7 @@
 """Install the course into .venv. Safe to run as often as you like: `make` runs it before every job.
 
-    python3 tools/set_up.py
+    python3 tools/set_up.py            what a learner needs
+    python3 tools/set_up.py class      and what grading a class needs on top
 
 Only the standard library, and syntax that an old Python can still read: the first task is to say that it is too old.
 A stamp in .venv remembers what was installed; while it is still true, nothing happens.
@@ -131,13 +132,35 @@ def install(root):
     print("Set up.", flush=True)
 
 
-def main(root=ROOT):
+def install_class(root):
+    """Add nbgrader and Dask. nbgrader switches its own buttons on in JupyterLab; learners' Lab stays as it was."""
+    venv = root / ".venv"
+    python = venv / "bin" / "python"
+    check_network(python)
+    print("Installing what grading a class needs, about 80 MB ...", flush=True)
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+    if subprocess.call([*pip, "install", "--quiet", "-c", str(root / "constraints.txt"), "-e", f"{root}[class]"]):
+        raise SetUpError("pip stopped (its reason stands above): run the same command again.")
+    switched_on = venv / "etc" / "jupyter" / "jupyter_server_config.d" / "nbgrader.json"
+    if switched_on.exists():
+        switched_on.unlink()
+    for extension in ("@jupyter/nbgrader", "@jupyter-notebook/lab-extension"):
+        subprocess.call([str(venv / "bin" / "jupyter"), "labextension", "disable", extension],
+                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (venv / "class-stamp.txt").write_text(stamp_text(root))
+
+
+def is_fresh(stamp, root):
+    return stamp.exists() and stamp.read_text() == stamp_text(root) and (root / ".venv" / "bin" / "python").exists()
+
+
+def main(root=ROOT, extras=()):
     try:
         check_python(sys.version_info)
-        stamp = root / ".venv" / "course-stamp.txt"
-        if stamp.exists() and stamp.read_text() == stamp_text(root) and (root / ".venv" / "bin" / "python").exists():
-            return 0
-        install(root)
+        if not is_fresh(root / ".venv" / "course-stamp.txt", root):
+            install(root)
+        if "class" in extras and not is_fresh(root / ".venv" / "class-stamp.txt", root):
+            install_class(root)
     except SetUpError as error:
         sys.stderr.write(f"\n{error}\n")
         return 1
@@ -154,4 +177,4 @@ def main(root=ROOT):
 
 if __name__ == "__main__":
     os.chdir(str(ROOT))
-    sys.exit(main())
+    sys.exit(main(extras=sys.argv[1:]))
