@@ -84,13 +84,35 @@ def test_the_temperature_explorer_answers_without_a_kernel(pages: list[str]) -> 
         watched.check()
 
 
-def test_search_finds_temperature(pages: list[str], address: str) -> None:
+def test_the_landing_page_has_an_explorer_that_answers(pages: list[str]) -> None:
     with open_page() as watched:
-        watched.page.goto(f"{address}/search.html?q=temperature")
-        found = watched.page.locator("#search-results li a")
-        found.first.wait_for(timeout=15_000)
-        assert any("ch01_hinton" in (link.get_attribute("href") or "") for link in found.all())
+        watched.page.goto(f"{HTML.as_uri()}/index.html")
+        view = watched.page.locator(".course-view[data-view=temperature]").first
+        before = view.locator("[data-prob]").all_inner_texts()
+        view.locator("input[type=range][data-control=temperature]").press("End")
+        after = view.locator("[data-prob]").all_inner_texts()
+        assert before != after and len(after) == 4
         watched.check()
+
+
+@pytest.mark.parametrize(("word", "page"), [("temperature", "ch01_hinton"), ("patience", "ch04_pkd"),
+                                            ("commas", "lab1_commas"), ("value relation", "glossary")])
+def test_search_finds(pages: list[str], address: str, word: str, page: str) -> None:
+    with open_page() as watched:
+        watched.page.goto(f"{address}/search.html?q={word}")
+        watched.page.locator("#search-results li a").first.wait_for(timeout=15_000)
+        watched.page.wait_for_function("page => [...document.querySelectorAll('#search-results li a')]"
+                                       ".some(a => a.href.includes(page))", arg=page, timeout=15_000)
+        watched.check()
+
+
+def test_no_page_scrolls_sideways_on_a_phone(pages: list[str]) -> None:
+    with open_page() as watched:
+        watched.page.set_viewport_size({"width": 390, "height": 800})
+        for page in pages:
+            watched.page.goto(f"{HTML.as_uri()}/{page}")
+            too_wide = watched.page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.documentElement)")
+            assert too_wide <= 1, f"{page} is {too_wide} pixels wider than a phone"
 
 
 def test_every_picture_of_a_page_has_alternative_text(pages: list[str]) -> None:

@@ -47,6 +47,7 @@ def deviations() -> str:
     return "\n".join(parts)
 
 
+EXPLORER = "<!-- EXPLORER -->"  # the place on the landing page
 RESULTS = """# Results
 
 Every number that a chapter calls measured, from the files in `data/results`. Each row is a way to train ("arm"): the
@@ -136,6 +137,14 @@ def generated() -> dict[str, str]:
             "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")}
 
 
+def live_explorer() -> str:
+    """The temperature explorer for the landing page: what a reader gets, in ten seconds and without a kernel."""
+    from course_lib.views.temperature import temperature_view
+
+    view = temperature_view([5.0, 3.0, 1.0, 0.0], ["great", "good", "dull", "awful"], title="Soften a teacher's answer")
+    return f"`````{{raw}} html\n{view._repr_html_()}\n`````"
+
+
 def add_mathjax(html: Path) -> None:
     """Copy MathJax into the built pages. Not before: every script in the book's own _static is loaded by every page."""
     import jupyter_server_mathjax
@@ -158,6 +167,8 @@ def build(pages: Path, notebooks: Path, output: Path) -> int:
     assemble(pages, notebooks, source)
     for name, text in generated().items():
         (source / name).write_text(text, encoding="utf-8")
+    landing = (source / "index.md").read_text(encoding="utf-8")
+    (source / "index.md").write_text(landing.replace(EXPLORER, live_explorer()), encoding="utf-8")
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source),
                "--path-output", str(output.parent), "--all", "--warningiserror", "--keep-going", "--quiet"]
     status = subprocess.run(command, cwd=output.parent, check=False).returncode
