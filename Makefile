@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test mutants book teacher results notebooks lock stamp wheel clean
+.PHONY: help setup extras lab test assignments grade class mutants book teacher results notebooks lock stamp wheel clean
 
 help:       ## show this list
 	@sed -n 's/^\([a-z]*\): *.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -12,12 +12,24 @@ help:       ## show this list
 setup:      ## install everything into .venv (every other target does it first)
 	@$(PYTHON) tools/set_up.py
 
+extras:
+	@$(PYTHON) tools/set_up.py class
+
 lab: setup  ## fetch data and open JupyterLab on the contents page
 	@$(RUN) -m course_lib.assets
 	@$(RUN) tools/lab.py
 
-test: setup  ## run everything that must hold, and print a table of it
+test: extras  ## run everything that must hold, and print a table of it
 	@$(RUN) tools/check.py
+
+assignments: extras  ## for a class: release notebooks and hidden tests in class/ (see the instructor's page)
+	@$(RUN) -m classroom assignments
+
+grade: extras  ## for a class: grade every file in a folder: make grade SUBMISSIONS=folder
+	@$(RUN) -m classroom grade $(if $(DASK),--dask $(DASK)) "$(SUBMISSIONS)"
+
+class: extras  ## grade a simulated class of 100 and check every score
+	@$(RUN) tests/simulated_class.py
 
 mutants: setup  ## switch on every known mistake and demand that a test notices
 	@$(RUN) tools/mutants.py

@@ -206,18 +206,26 @@ def _from_export(content: dict, released: dict[str, NotebookNode]) -> list[Hande
         if name not in released:
             continue
         asked = chapter(name)
-        entries = [content["exercises"].get(q.name) for q in asked.questions]
-        cells = []
-        for entry in entries:
-            cells += [str(text) for text in (entry.get("needs"), entry.get("source")) if text] if isinstance(
-                entry, dict) else []
+        entries = {q.function: content["exercises"].get(q.name) for q in asked.questions}
+        entries = {function: entry for function, entry in entries.items()
+                   if isinstance(entry, dict) and isinstance(entry.get("source"), str)}
+        helpers = {name: text for entry in entries.values() if isinstance(entry.get("needs"), dict)
+                   for name, text in entry["needs"].items() if name not in entries}
+        texts = sorted(map(str, helpers.values()), key=_turn)
+        cells = ["\n\n".join(texts), *(entry["source"] for entry in entries.values())]
         letters = {int(m[1]): str(v) for k, v in quiz.items() if (m := re.fullmatch(rf"{name}\.quiz(\d+)", str(k)))}
-        found[name] = Handed(name, cells, {n: v for n, v in letters.items() if re.fullmatch("[a-h]", v)})
+        found[name] = Handed(name, [text for text in cells if text.strip()],
+                             {item: picked for item, picked in letters.items() if re.fullmatch("[a-h]", picked)})
     if not found:
         raise NotAnAnswerError("The exported answers hold nothing of a released assignment.")
     if sum(len(cell) for handed in found.values() for cell in handed.cells) > MOST_SOURCE:
         raise NotAnAnswerError(f"The file holds more than {MOST_SOURCE:,} characters of code.")
     return list(found.values())
+
+
+def _turn(text: str) -> int:
+    """Imports first, then constants, then definitions, whose annotations and defaults may use both."""
+    return 0 if text.startswith(("import ", "from ")) else 2 if text.startswith(("def ", "class ", "@")) else 1
 
 
 # --- the notebook that is graded --------------------------------------------------------------------------------------

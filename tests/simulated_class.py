@@ -223,7 +223,8 @@ BROKEN: dict[str, bytes] = {
 def exported(asked: Chapter) -> str:
     """The file of export_answers() of somebody who solved everything."""
     exercises = {q.name: {"status": "correct", "points": 0, "attempts": 1, "hints": 0, "message": "",
-                          "source": solution_text(q.name)} for q in asked.questions}
+                          "source": solution_text(q.name), "needs": {"torch": "import torch as torch"}}
+                 for q in asked.questions}
     quiz = {f"{asked.name}.quiz{i}": item.right for i, item in enumerate(asked.quiz, start=1)}
     return json.dumps({"format": 1, "who": "", "exercises": exercises, "quiz": quiz, "polls": {}})
 

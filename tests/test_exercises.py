@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -410,6 +411,24 @@ class TestProgress:
         assert content["quiz"] == {"ch01.quiz3": "b"} and content["points"]["ch01"] == 3.5
         assert content["versions"]["torch"] == torch.__version__
         assert "cannot be written" in repr(ex.export_answers("no/such/folder/x.json"))
+
+    def test_a_function_is_handed_in_with_the_helpers_it_uses(self, monkeypatch):
+        own = types.ModuleType("notebook")
+        lines = ["import torch", "import torch.nn.functional as nnf", "from torch import Tensor", "ONE = 1",
+                 "def deepest(z: Tensor, t):", "    return nnf.softmax(z / t, -1) * ONE",
+                 "def helper(z, t):", "    return [deepest(z, t) for _ in range(ONE)][0]",
+                 "def softened(logits, temperature):", "    return helper(logits, temperature)"]
+        Path("notebook.py").write_text("\n".join(lines), encoding="utf-8")
+        exec(compile("\n".join(lines), "notebook.py", "exec"), own.__dict__)
+        monkeypatch.setitem(sys.modules, "notebook", own)
+        assert ex.check("ch01.q1", own.softened).status == "correct"
+        ex.export_answers("mine.json")
+        entry = json.loads(Path("mine.json").read_text(encoding="utf-8"))["exercises"]["ch01.q1"]
+        assert set(entry["needs"]) == {"helper", "deepest", "nnf", "ONE", "Tensor"}
+        again: dict = {}
+        imports = [text for text in entry["needs"].values() if "import" in text]
+        exec("\n".join([*imports, *entry["needs"].values(), entry["source"]]), again)
+        assert ex.check("ch01.q1", again["softened"]).status == "correct"
 
     def test_it_works_in_plain_python_alone_in_a_folder(self, own_folder):
         code = ("import torch\nfrom course_lib.exercises import check\n"

@@ -13,6 +13,7 @@ All of them return an object that shows itself as text or HTML; none of them rai
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import inspect
 import json
@@ -67,7 +68,7 @@ def check(name: str, function: Callable[..., Any]) -> Verdict:
     entry["attempts"] += 1
     if verdict.points >= entry["points"]:  # never replace a right answer's text by a later wrong one
         entry |= {"points": verdict.points, "status": verdict.status, "message": verdict.message,
-                  "source": _source(function)}
+                  "source": _source(function), "needs": _needs(function)}
     note = " ".join(part for part in (note, store.save(state)) if part)
     return Verdict(**(vars(verdict) | {"note": note}))
 
@@ -85,13 +86,41 @@ def hint(name: str) -> Message:
 
 
 def _new_entry() -> dict[str, Any]:
-    return {"status": "not started", "points": 0, "attempts": 0, "hints": 0, "message": "", "source": None}
+    return {"status": "not started", "points": 0, "attempts": 0, "hints": 0, "message": "", "source": None, "needs": {}}
 
 
 def _source(function: object) -> str | None:
     with contextlib.suppress(Exception):
         return textwrap.dedent(inspect.getsource(function))
     return None
+
+
+def _needs(function: object) -> dict[str, str]:
+    """Text of what the function uses from its notebook: imports, constants, helpers, and what those use in turn."""
+    found: dict[str, str] = {}
+    todo, home = [function], getattr(function, "__module__", None)
+    with contextlib.suppress(Exception):
+        while todo:
+            user = todo.pop()
+            read = ast.walk(ast.parse(_source(user)))  # annotations and defaults count too
+            for name in sorted({node.id for node in read if isinstance(node, ast.Name)}):
+                if name in found or name not in user.__globals__:
+                    continue
+                value = user.__globals__[name]
+                text = _text(name, value, home)
+                if text and value is not function:
+                    found[name] = text
+                    todo += [value] if inspect.isfunction(value) and value.__module__ == home else []
+    return found
+
+
+def _text(name: str, value: object, home: str | None) -> str | None:
+    if inspect.ismodule(value):
+        return f"import {value.__name__} as {name}"
+    if inspect.isfunction(value) or inspect.isclass(value):
+        own = value.__module__ == home
+        return _source(value) if own else f"from {value.__module__} import {value.__name__} as {name}"
+    return f"{name} = {value!r}" if type(value) in (int, float, str, bool) else None
 
 
 # --- quiz -------------------------------------------------------------------------------------------------------------
