@@ -158,7 +158,8 @@ def test_a_situation_allows_methods_only_and_names_what_cannot_be_told(measured)
     for run in measured["runs"]:
         if run["arm"] == "PKD":
             run["accuracy"] = 60 + len(lab.ARMS) - 1 + 0.1 * (4 - run["seed"])
-    assert lab.choose(lambda name: lab.ARMS[name].teacher == "stored")[1] == ["PKD"]
+    best, alike = lab.choose(lambda name: lab.ARMS[name].teacher.startswith("stored"))
+    assert {best, *alike} == {"PKD", "1 layer, cached answers"}
     assert all(lab.choose(rule)[0] in (None, *lab.METHODS) for rule in lab.SITUATIONS.values())
 
 

@@ -72,7 +72,7 @@ class Arm:
 
     student: str  # a name in STUDENTS
     baseline: str = ""  # the arm with the same start and no teacher; "": this is one
-    teacher: str = "none"  # what training needs: "none", "stored" answers, the "live" model, or "stored + live"
+    teacher: str = "none"  # what training needs: "none", "stored answers", "stored states", "live", or a sum of them
     more_text: bool = False  # reads new sentences beside the training split
     answers: bool = False
     cosine_weight: float = 0.0
@@ -81,14 +81,14 @@ class Arm:
 
 ARMS = {
     "2 x 128, labels": Arm("2 x 128"),
-    "Soft targets": Arm("2 x 128", "2 x 128, labels", "stored"),
+    "Soft targets": Arm("2 x 128", "2 x 128, labels", "stored answers"),
     "BiLSTM, labels": Arm("BiLSTM"),
-    "Distilled BiLSTM": Arm("BiLSTM", "BiLSTM, labels", "stored"),
-    "Distilled BiLSTM, more text": Arm("BiLSTM", "BiLSTM, labels", "stored", more_text=True),
+    "Distilled BiLSTM": Arm("BiLSTM", "BiLSTM, labels", "stored answers"),
+    "Distilled BiLSTM, more text": Arm("BiLSTM", "BiLSTM, labels", "stored answers", more_text=True),
     "3 x 384, labels": Arm("3 x 384"),
-    "Answers": Arm("3 x 384", "3 x 384, labels", "stored"),
-    "DistilBERT": Arm("3 x 384", "3 x 384, labels", "stored + live", answers=True, cosine_weight=COSINE_WEIGHT),
-    "PKD": Arm("3 x 384", "3 x 384, labels", "stored"),
+    "Answers": Arm("3 x 384", "3 x 384, labels", "stored answers"),
+    "DistilBERT": Arm("3 x 384", "3 x 384, labels", "stored answers + live", answers=True, cosine_weight=COSINE_WEIGHT),
+    "PKD": Arm("3 x 384", "3 x 384, labels", "stored states"),
     "First layers, labels": Arm("3 x 384"),
     "Theseus": Arm("3 x 384", "First layers, labels", "live"),
     "General start, labels": Arm("3 x 384"),
@@ -96,12 +96,12 @@ ARMS = {
     "3 x 192, labels": Arm("3 x 192"),
     "MiniLM, narrow": Arm("3 x 192", "3 x 192, labels", "live"),
     "2 x 156, labels": Arm("2 x 156"),
-    "TinyBERT": Arm("2 x 156", "2 x 156, labels", "stored + live"),
-    "TinyBERT, more text": Arm("2 x 156", "2 x 156, labels", "stored + live", more_text=True),
+    "TinyBERT": Arm("2 x 156", "2 x 156, labels", "stored answers + live"),
+    "TinyBERT, more text": Arm("2 x 156", "2 x 156, labels", "stored answers + live", more_text=True),
     "6 thin blocks, labels": Arm("6 thin blocks"),
-    "MobileBERT": Arm("6 thin blocks", "6 thin blocks, labels", "stored + live"),
+    "MobileBERT": Arm("6 thin blocks", "6 thin blocks, labels", "stored answers + live"),
     "1 x 384, labels": Arm("1 x 384"),
-    "1 layer, cached answers": Arm("1 x 384", "1 x 384, labels", "stored", answers=True, temperature=2.0),
+    "1 layer, cached answers": Arm("1 x 384", "1 x 384, labels", "stored answers", answers=True, temperature=2.0),
 }
 BORROWED = {
     "2 x 128, labels": ("ch01", "labels"),
@@ -192,10 +192,12 @@ def loss_terms(arm: Arm) -> Terms:
     return terms
 
 
-def fit(model: nn.Module, arm: Arm, seed: int, steps: int | None = None, **options) -> History:
-    """Train a student as an own arm says. steps: another number than the budget's. Options are those of `fit`."""
+def fit(model: nn.Module, arm: Arm, seed: int, steps: int | None = None, *, evaluate: Callable | None = None,
+        evaluate_every: int = 0) -> History:
+    """Train a student as an own arm says. steps: another number than the budget's."""
     recipe = recipe_of(arm)
-    return sentences.fit(model, loss_terms(arm), seed, replace(recipe, steps=steps or recipe.steps), **options)
+    recipe = replace(recipe, steps=steps or recipe.steps, evaluate_every=evaluate_every)
+    return sentences.fit(model, loss_terms(arm), seed, recipe, evaluate=evaluate)
 
 
 def prepare() -> None:
@@ -502,8 +504,9 @@ def points() -> list[Point]:
 # What a project may demand: words -> whether a method, by its name, is allowed.
 SITUATIONS: dict[str, Callable[[str], bool]] = {
     "no further demand": lambda name: True,
-    "of the teacher, only a file of answers": lambda name: ARMS[name].teacher == "stored",
-    "the same, and no made-up sentences": lambda name: ARMS[name].teacher == "stored" and not ARMS[name].more_text,
+    "of the teacher, only a file of answers": lambda name: ARMS[name].teacher == "stored answers",
+    "the same, and no made-up sentences": lambda name: (ARMS[name].teacher, ARMS[name].more_text) == (
+        "stored answers", False),
     "a third of the teacher's time (32 sentences)": lambda name: numbers_of(name)["latency_32"] <= 1 / 3,
     "a tenth of the teacher's time (32 sentences)": lambda name: numbers_of(name)["latency_32"] <= 1 / 10,
     "half of the teacher's parameters": lambda name: numbers_of(name)["smaller"] >= 2,
