@@ -338,13 +338,13 @@ QUIZ = (
         Option("They are set back to random weights.", "Nothing is thrown away."),
         Option("They learn as fast as block 4.", "So in the TF2 port. The paper wants a small rate."),
     )),
-    QuizItem("In a training log the attention term is 1e-4 from the first step on, for a student with random blocks. "
+    QuizItem("In a training log the attention term is 0.005 from the first step on, for a student with random blocks. "
              "What do you suspect?", (
         Option("The attention was copied from the teacher.", "Blocks are random; their scores cannot agree so well."),
         Option("The temperature is too low.", "There is no temperature in this term."),
         Option("The model returns probabilities, and the loss takes their softmax once more.",
                "The softmax of numbers between 0 and 1 is almost flat on both sides, so they agree at once.", True),
-        Option("The padding is not masked.", "That changes a loss by some percent, not to a ten-thousandth."),
+        Option("The padding is not masked.", "That changes a loss by some percent; it does not nearly end it."),
     )),
     QuizItem("Three strategies are compared: auxiliary, joint, progressive. What must be equal?", (
         Option("The loss at the end of the transfer.", "That is a result, not a condition."),
