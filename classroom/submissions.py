@@ -179,10 +179,19 @@ def _without_stubs(asked: Chapter, handed: Handed) -> list[str]:
     for q in asked.questions:
         mine = [i for i, text in enumerate(kept) if _defines(q, text)]
         stubs = {i for i in mine if squeezed(kept[i]) == squeezed(q.stub)}
-        if len(mine) - len(stubs) > 1:
-            handed.notes.append(f"{q.name} is answered {len(mine) - len(stubs)} times; the last one counts.")
+        different = {_definition(q, kept[i]) for i in mine if i not in stubs}
+        if len(different) > 1:
+            handed.notes.append(f"{q.name} is answered in {len(different)} ways; the last one counts.")
         kept = [text for i, text in enumerate(kept) if i not in stubs]
     return kept
+
+
+def _definition(asked: Question, text: str) -> str:
+    try:
+        found = [node for node in ast.parse(text).body if getattr(node, "name", "") == asked.function]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return text
+    return ast.unparse(found[-1]) if found else text
 
 
 def _letters(asked: Chapter, text: str) -> dict[int, str]:
@@ -241,10 +250,11 @@ def notebook(handed: Handed, assignment: NotebookNode) -> NotebookNode:
     made.cells.insert(0, new_code_cell(imports.source, metadata=imports.metadata))
     for q in asked.questions:
         original = originals[grade_id(q.name)]
-        mine = [cell for cell in made.cells if _defines(q, cell.source) and "nbgrader" not in cell.metadata]
-        if mine:
-            mine[-1].metadata = nbformat.from_dict(dict(original.metadata))
-        else:
+        mine = [cell for cell in made.cells if _defines(q, cell.source)]
+        free = [cell for cell in mine if "nbgrader" not in cell.metadata]  # a cell may answer several exercises
+        if free:
+            free[-1].metadata = nbformat.from_dict(dict(original.metadata))
+        elif not mine:
             made.cells.append(nbformat.from_dict(dict(original)))  # the stub: nothing was handed in
     letters = "".join(handed.quiz.get(i, "-") for i in range(1, len(asked.quiz) + 1))
     for cell in assignment.cells:

@@ -19,6 +19,7 @@ import simulated_class as simulated
 
 from classroom import assignments, grading, report, running, sandbox, submissions
 from course_lib.exercises.questions import chapter
+from course_lib.notebook import pick
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.slow,
@@ -38,9 +39,9 @@ def course(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def graded(course, tmp_path_factory):
-    """The simulated class, one file of each kind, graded once."""
+    """The simulated class, graded once: one file of each kind, or a hundred files with COURSE_TIER=full."""
     folder = tmp_path_factory.mktemp("handed in")
-    expected = simulated.make_class(folder, course, count=0)
+    expected = simulated.make_class(folder, course, count=pick(fast=0, full=100))
     before = time.monotonic()
     results = running.grade_all(folder, course, running.here(running.workers()))
     print(f"{len(results)} submissions graded in {time.monotonic() - before:.0f} s")

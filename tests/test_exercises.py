@@ -303,9 +303,27 @@ class TestAccidents:
             return torch.softmax(logits / temperature, -1)
 
         state = torch.random.get_rng_state()
-        assert ex.check("ch01.q1", spoil).status == "correct"
+        assert "changes PyTorch's default type" in self.run(spoil)
         assert torch.get_default_dtype() == torch.float32 and "SPOILT" not in os.environ
         assert torch.equal(torch.random.get_rng_state(), state)
+
+    @pytest.mark.parametrize("in_a_child", [pytest.param(True, marks=IN_A_CHILD), False])
+    @pytest.mark.parametrize("line", ["global spoilt; spoilt = 1", "kept.append(1)", "weights.add_(1)",
+                                      "torch.set_grad_enabled(False)"])
+    def test_a_changed_global_is_reported(self, monkeypatch, in_a_child, line):
+        if not in_a_child:
+            monkeypatch.setattr(guard, "_in_a_child", guard._in_this_process)
+        scope = {"torch": torch, "kept": [], "weights": torch.zeros(1)}
+        body = f"    {line}\n    return torch.softmax(logits / temperature, -1)"
+        exec(f"def softened(logits, temperature):\n{body}", scope)
+        with torch.enable_grad():  # in this process the change would last
+            assert "which is not its own" in self.run(scope["softened"])
+
+    def test_a_global_that_is_only_read_is_no_problem(self):
+        scope = {"torch": torch, "one": torch.ones(1), "table": {"a": 1}}
+        exec("def softened(logits, temperature):\n    scale = one * table['a']\n"
+             "    return torch.softmax(scale * logits / temperature, -1)", scope)
+        assert ex.check("ch01.q1", scope["softened"]).status == "correct"
 
     @pytest.mark.parametrize("thing", [None, 3, "softened", AlwaysEqual, torch.ones(2), lambda: 0, lambda a, b, c: 0,
                                        int, print])

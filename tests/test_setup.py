@@ -134,6 +134,14 @@ def test_a_second_start_does_nothing_and_is_quick(checkout: Path, monkeypatch) -
     assert time.perf_counter() - start < 0.5
 
 
+def test_what_a_class_needs_is_installed_only_when_asked_for(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Path] = []
+    monkeypatch.setattr(set_up, "install", lambda _: None)
+    monkeypatch.setattr(set_up, "install_class", called.append)
+    assert set_up.main(checkout) == 0 and called == []
+    assert set_up.main(checkout, ["class"]) == 0 and called == [checkout]
+
+
 @pytest.mark.parametrize("changed", ["pyproject.toml", "constraints.txt"])
 def test_a_changed_version_file_installs_again(checkout: Path, monkeypatch, changed: str) -> None:
     stamped(checkout)

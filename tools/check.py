@@ -27,7 +27,10 @@ STAGES: dict[str, list[str]] = {
     "assets": [PYTHON, "-m", "course_lib.assets"],
     "lint": [PYTHON, "-m", "ruff", "check", "."],
     "pairs": [PYTHON, "tools/notebooks.py", "check"],
-    "tests": [*PYTEST, "tests", "-m", "not browser", "-n", WORKERS, "--dist", "loadfile"],
+    "tests": [*PYTEST, "tests", "-m", "not browser", "-n", WORKERS, "--dist", "loadfile",
+              "--ignore=tests/test_classroom.py"],
+    # By itself: grading a class uses all cores already.
+    "class": [*PYTEST, "tests/test_classroom.py"],
     "notebooks": [*PYTEST, "notebooks", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=600"],
     "book": [PYTHON, "tools/book.py"],
     "browser": [*PYTEST, "tests", "-m", "browser"],
@@ -47,7 +50,7 @@ def environment(stage: str) -> dict[str, str]:
     env = os.environ | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "agg"}
     if stage != "assets":
         env |= {"COURSE_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    if stage == "tests":
+    if stage in ("tests", "class"):
         env |= {"OMP_NUM_THREADS": "1"}
     return env
 

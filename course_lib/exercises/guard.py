@@ -87,11 +87,15 @@ def _one(function: Callable[..., Any], call: Call) -> Outcome:
         args[call.gradient_of].requires_grad_()
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     before = [(value._version, value.detach().clone()) for value in tensors]
+    around = _surroundings(function)
     try:
         raw = function(*args, **kwargs)
         changed = any(t._version != v or not _identical(t, old) for t, (v, old) in zip(tensors, before, strict=True))
         if changed or not _same_plain((args, kwargs), (call.args, call.kwargs)):
             return Outcome(trouble="Your function changes its input. Work on a copy: the caller still needs the input.")
+        if spoilt := [name for name, mark in _surroundings(function).items() if around.get(name) != mark]:
+            return Outcome(trouble=f"Your function changes {spoilt[0]}, which is not its own. Use variables of the "
+                                   "function, and leave everything outside of it as it was.")
         answer = from_python(raw)
         gradient = None if call.gradient_of is None else _gradient(raw, args[call.gradient_of])
         return Outcome(answer, gradient)
@@ -103,6 +107,20 @@ def _one(function: Callable[..., Any], call: Call) -> Outcome:
         return Outcome(trouble="Your function asks for more memory than there is. Look at the shapes you create.")
     except BaseException as error:
         return Outcome(trouble=_what_happened(error, function))
+
+
+def _surroundings(function: Callable[..., Any]) -> dict[str, Any]:
+    """Marks of what a function could spoil outside of itself: PyTorch's settings, and the globals that it names."""
+    found: dict[str, Any] = {"PyTorch's default type": torch.get_default_dtype(),
+                             "whether PyTorch records gradients": torch.is_grad_enabled()}
+    own, code = getattr(function, "__globals__", None), getattr(function, "__code__", None)
+    for name in getattr(code, "co_names", ()) if type(own) is dict else ():
+        value = own.get(name)
+        size = len(value) if type(value) in (list, dict, set) else 0
+        with contextlib.suppress(RuntimeError):  # a tensor made in inference mode counts no changes
+            size = value._version if type(value) is Tensor else size
+        found[f"the global {name}"] = (name in own, id(value), size)
+    return found
 
 
 def _gradient(raw: object, wanted: Tensor) -> Value | None:
