@@ -122,3 +122,16 @@ def test_every_picture_of_a_page_has_alternative_text(pages: list[str]) -> None:
             silent = watched.page.eval_on_selector_all(
                 "main img", "all => all.filter(i => !(i.getAttribute('alt') || '').trim()).map(i => i.outerHTML)")
             assert not silent, f"{page}: {silent}"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_barrier(pages: list[str], scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    with open_page() as watched:
+        watched.page.emulate_media(color_scheme=scheme)
+        for page in pages:
+            watched.page.goto(f"{HTML.as_uri()}/{page}")
+            found = Axe().run(watched.page, options={"resultTypes": ["violations"]}).response["violations"]
+            serious = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+            assert not serious, f"{page}, {scheme}: {serious}"
