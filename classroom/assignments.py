@@ -178,6 +178,9 @@ c.merge(settings("."))
 
 def settings(root: Path | str) -> Config:
     """nbgrader's configuration of a course folder."""
+    programs = str(Path(sys.executable).parent)
+    if programs not in os.environ["PATH"].split(os.pathsep):  # nbgrader calls the program alembic by its bare name
+        os.environ["PATH"] = os.pathsep.join([programs, os.environ["PATH"]])
     config = Config()
     config.CourseDirectory.root = str(Path(root).absolute())
     config.CourseDirectory.course_id = "distilling-bert"

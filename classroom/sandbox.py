@@ -26,7 +26,7 @@ import course_lib
 INSIDE = Path(__file__).with_name("inside.py")
 LIBRARY = Path(course_lib.__file__).parent
 KERNEL = "course-sandbox"
-LIMITS = {"memory_gb": 8, "processes": 64, "cpu_seconds": 150, "file_mb": 50}
+LIMITS = {"memory_gb": 6, "processes": 64, "cpu_seconds": 150, "file_mb": 50}
 # The library's own solutions. The exercises ask to write them, so a submission that calls them finds nothing.
 HIDDEN = ("methods", "mutants", "experiments", "_data")
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf",

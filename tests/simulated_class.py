@@ -157,12 +157,13 @@ ACCIDENTS: dict[str, tuple[Callable[[Student], object], str, str, str]] = {
     "exit in the function": (lambda s: s.solves().first_is("import os; os._exit(0)"), BUT_FIRST, "",
                              "ended the whole Python process"),
     "exit in a cell": (lambda s: s.solves().adds("import os\nos._exit(3)"), FULL, "left out", ""),
-    "kill in a cell": (lambda s: s.solves().adds("import os\nos.kill(1, 9)\nos.kill(os.getppid(), 9)\n"
-                                                 "os.kill(os.getpid(), 9)"), FULL, "left out", ""),
+    "kill in a cell": (lambda s: s.solves().adds(
+        "import os\nfor process in (1, os.getppid(), os.getpid()):\n    try:\n        os.kill(process, 9)\n"
+        "    except OSError:\n        pass"), FULL, "left out", ""),
     "fork bomb": (lambda s: s.solves().first_is("import os\n    while True: os.fork()"), BUT_FIRST, "", ""),
-    "memory hog": (lambda s: s.solves().first_is("return [bytearray(10**9) for _ in range(100)]"), BUT_FIRST, "",
+    "memory hog": (lambda s: s.solves().first_is("return torch.ones(10**13)"), BUT_FIRST, "",
                    "memory"),
-    "memory hog in a cell": (lambda s: s.solves().adds("hoard = []\nwhile True:\n    hoard.append(bytearray(10**8))"),
+    "memory hog in a cell": (lambda s: s.solves().adds("hoard = [torch.empty(10**9) for _ in range(100)]"),
                              FULL, "", ""),
     "huge output": (lambda s: s.solves().adds("print('x' * 30_000_000)"), FULL, "", ""),
     "reads solutions": (lambda s: s.solves().first_is(READER.format(places=[str(ROOT), "/root", "/home", "/course"])),
