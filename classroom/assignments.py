@@ -107,16 +107,16 @@ def _imports(cells: list[NotebookNode]) -> list[str]:
 def _exercise(q: Question, cells: list[NotebookNode], file: str) -> list[NotebookNode]:
     line = f'check("{q.name}", {q.function})'
     stub = squeezed(q.stub)
-    place = next((i for i, c in enumerate(cells) if c.cell_type == "code" and squeezed(c.source) == stub), None)
+    place = next((i for i, c in enumerate(cells) if c.cell_type == "code" and squeezed(c.source).endswith(stub)), None)
     if place is None:
-        raise DriftError(f"{file}: no cell is the stub of {q.name}, character for character.")
+        raise DriftError(f"{file}: no cell ends with the stub of {q.name}, character for character.")
     if not any(c.cell_type == "code" and line in c.source for c in cells[place:]):
         raise DriftError(f"{file}: {line} is missing after the stub.")
     said = next((c.source for c in reversed(cells[:place]) if c.cell_type == "markdown"), "")
     said = said[max(said.rfind("\n### "), said.rfind("\n## ")) + 1:]
     test = (f"{line}\n### BEGIN HIDDEN TESTS\nfrom inside import answers\n"
             f'answers("{q.name}", globals())\n### END HIDDEN TESTS')
-    return [new_markdown_cell(said), new_code_cell(cells[place].source, metadata=_solution(q.name)),
+    return [new_markdown_cell(said), new_code_cell(q.stub.strip(), metadata=_solution(q.name)),
             new_code_cell(test, metadata=_test(q.name, q.points))]
 
 

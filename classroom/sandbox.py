@@ -132,7 +132,8 @@ def _python_folders() -> list[str]:
 
 
 def _others_may_read() -> bool:
-    """Whether a user without rights reaches Python; bubblewrap mounts it anew, so only the last folder counts there."""
-    folders = [Path(sys.prefix)] if kind() == "bubblewrap" else [Path(sys.prefix), *Path(sys.prefix).parents,
-                                                                  INSIDE.parent, *INSIDE.parents]
-    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in folders)
+    """Whether a user without rights reaches Python and the library. Bubblewrap mounts them anew, without the folders
+    above them."""
+    wanted = [Path(path) for path in (*_python_folders(), str(LIBRARY), str(INSIDE.parent))]
+    above = [] if kind() == "bubblewrap" else [parent for path in wanted for parent in path.parents]
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (*wanted, *above))

@@ -235,8 +235,8 @@ def whole_chapter(asked: Chapter) -> NotebookNode:
     notebook = jupytext.read(assignments.text_of(asked.name), fmt="md:myst")
     for cell in notebook.cells:
         for q in asked.questions:
-            if cell.cell_type == "code" and cell.source.strip() == q.stub.strip():
-                cell.source = solution_text(q.name)
+            if cell.cell_type == "code":
+                cell.source = cell.source.replace(q.stub.strip(), solution_text(q.name))
         cell.source = cell.source.replace(f'answer("{asked.name}.quiz", "{"-" * len(asked.quiz)}")',
                                           f'answer("{asked.name}.quiz", "{right_letters(asked)}")')
     return notebook

@@ -93,7 +93,7 @@ class TestAssignments:
         original = assignments.text_of("ch01")
         changed = original.read_text(encoding="utf-8").replace("def softened(logits: Tensor,", "def softened(logits,")
         (tmp_path / original.name).write_text(changed, encoding="utf-8")
-        with pytest.raises(assignments.DriftError, match=r"no cell is the stub of ch01\.q1"):
+        with pytest.raises(assignments.DriftError, match=r"no cell ends with the stub of ch01\.q1"):
             assignments.assignment("ch01", tmp_path)
 
     def test_a_missing_check_call_stops_the_generator(self, tmp_path):
