@@ -23,10 +23,10 @@ test: extras  ## run everything that must hold, and print a table of it
 	@$(RUN) tools/check.py
 
 assignments: extras  ## for a class: release notebooks and hidden tests in class/ (see the instructor's page)
-	@$(RUN) -m classroom assignments
+	@$(RUN) -m course_lib.classroom assignments
 
 grade: extras  ## for a class: grade every file in a folder: make grade SUBMISSIONS=folder
-	@$(RUN) -m classroom grade $(if $(DASK),--dask $(DASK)) "$(SUBMISSIONS)"
+	@$(RUN) -m course_lib.classroom grade $(if $(DASK),--dask $(DASK)) "$(SUBMISSIONS)"
 
 class: extras  ## grade a simulated class of 100 and check every score
 	@$(RUN) tests/simulated_class.py

@@ -27,7 +27,7 @@ from nbformat.v4 import new_code_cell, new_output
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from classroom import assignments  # noqa: E402
+from course_lib.classroom import assignments  # noqa: E402
 from course_lib.exercises.questions import Chapter, chapter  # noqa: E402
 
 
@@ -341,7 +341,7 @@ def wrong(expected: list[Expected], results: list) -> list[str]:
 
 
 def main(count: int) -> int:
-    from classroom import report, running
+    from course_lib.classroom import report, running
 
     with tempfile.TemporaryDirectory(prefix="class-") as temporary:
         course, folder = Path(temporary) / "class", Path(temporary) / "handed in"

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import set_up  # noqa: E402
 import simulated_class as simulated  # noqa: E402
 
-from classroom import assignments  # noqa: E402
+from course_lib.classroom import assignments  # noqa: E402
 from course_lib.exercises.questions import chapter  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -78,5 +78,5 @@ def test_the_course_comes_from_the_wheel(python, tmp_path):
 
 def test_the_wheel_holds_no_solutions_and_no_grader(python):
     site = next((python.parent.parent / "lib").glob("python*")) / "site-packages"
-    assert not (site / "classroom").exists() and not (site / "solutions").exists()
+    assert not (site / "course_lib" / "classroom").exists() and not (site / "solutions").exists()
     assert not [path for path in (site / "course_lib").rglob("*") if "solutions" in path.parts]

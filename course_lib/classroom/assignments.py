@@ -28,10 +28,10 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from traitlets.config import Config
 
-from classroom.submissions import grade_id, squeezed
+from course_lib.classroom.submissions import grade_id, squeezed
 from course_lib.exercises.questions import Chapter, Question, chapter, chapter_names
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 IMPORTS = ["import torch", "import torch.nn.functional as F", "from torch import Tensor"]
@@ -169,7 +169,7 @@ def inputs_only(cases: dict[str, Any]) -> dict[str, Any]:
 
 CONFIG = '''\
 # nbgrader's settings, written by `make assignments`. Start `jupyter lab` in this folder for nbgrader's formgrader.
-from classroom.assignments import settings
+from course_lib.classroom.assignments import settings
 
 c = get_config()
 c.merge(settings("."))

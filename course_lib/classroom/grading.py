@@ -28,9 +28,9 @@ from nbgrader.preprocessors import CheckCellMetadata, Execute, LimitOutput, NbGr
 from nbgrader.utils import setenv
 from traitlets import Dict, Float, Unicode
 
-from classroom import sandbox, submissions
-from classroom.assignments import settings
-from classroom.inside import ANSWERS
+from course_lib.classroom import sandbox, submissions
+from course_lib.classroom.assignments import settings
+from course_lib.classroom.inside import ANSWERS
 from course_lib.exercises import guard
 from course_lib.exercises.checking import Verdict, assess
 from course_lib.exercises.questions import Question, case, chapter, question
@@ -104,22 +104,6 @@ def _clock() -> Callable[[NotebookNode], float]:
         return TEST_SECONDS if _is_test(cell) else max(1, min(CELL_SECONDS, left))
 
     return seconds
-
-
-def _leave_out_the_killer(nb: NotebookNode) -> None:
-    """The first cell without a number has ended the kernel; it becomes a note, and all others start anew."""
-    killer = next((cell for cell in nb.cells if cell.cell_type == "code" and not _is_test(cell) and cell.source.strip()
-                   and cell.execution_count is None), None)
-    for cell in nb.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    if killer is not None:
-        killer.cell_type = "markdown"
-        said = "This cell ended the whole Python process, so it was left out."
-        killer.source = f"{said}\n\n```python\n{killer.source}\n```"
-        for key in ("outputs", "execution_count"):
-            killer.pop(key, None)
-        killer.metadata = nbformat.from_dict({"course": {"killer": True}})
 
 
 class Judge(NbGraderPreprocessor):

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from classroom.grading import Result
 from course_lib import plots
+from course_lib.classroom.grading import Result
 from course_lib.exercises.questions import question
 from course_lib.views import Table
 

@@ -28,7 +28,7 @@ LIBRARY = Path(course_lib.__file__).parent
 KERNEL = "course-sandbox"
 LIMITS = {"memory_gb": 6, "processes": 64, "cpu_seconds": 150, "file_mb": 50}
 # The library's own solutions. The exercises ask to write them, so a submission that calls them finds nothing.
-HIDDEN = ("methods", "mutants", "experiments", "_data")
+HIDDEN = ("methods", "mutants", "experiments", "classroom", "_data")
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf",
           "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime", "/opt/conda/lib")
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "IPYTHONDIR": "/tmp/ipython",

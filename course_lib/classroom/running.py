@@ -23,9 +23,9 @@ from pathlib import Path
 
 from nbgrader.api import Gradebook
 
-from classroom import grading, sandbox
-from classroom.grading import Result
-from classroom.submissions import grade_id
+from course_lib.classroom import grading, sandbox
+from course_lib.classroom.grading import Result
+from course_lib.classroom.submissions import grade_id
 
 MOST_SECONDS = 400  # for one file, whatever it does; a chapter in it has its own, shorter limit
 RESULTS = "results.json"
@@ -101,7 +101,7 @@ def supervised(file: Path, student: str, course: Path, target: Path) -> None:
 
 def _server() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["classroom.grading"])
+    context.set_forkserver_preload(["course_lib.classroom.grading"])
     return context
 
 
