@@ -28,9 +28,9 @@ STAGES: dict[str, list[str]] = {
     "lint": [PYTHON, "-m", "ruff", "check", "."],
     "pairs": [PYTHON, "tools/notebooks.py", "check"],
     "tests": [*PYTEST, "tests", "-m", "not browser", "-n", WORKERS, "--dist", "loadfile",
-              "--ignore=tests/test_classroom.py", "--ignore=tests/test_alone.py"],
+              "--ignore=tests/test_classroom.py"],
     # By itself: grading a class uses all cores already.
-    "class": [*PYTEST, "tests/test_classroom.py", "-k", "not TestClass"],
+    "class": [*PYTEST, "tests/test_classroom.py"],
     "notebooks": [*PYTEST, "notebooks", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=600"],
     "book": [PYTHON, "tools/book.py"],
     "browser": [*PYTEST, "tests", "-m", "browser"],

@@ -114,8 +114,9 @@ def _exercise(q: Question, cells: list[NotebookNode], file: str) -> list[Noteboo
         raise DriftError(f"{file}: {line} is missing after the stub.")
     said = next((c.source for c in reversed(cells[:place]) if c.cell_type == "markdown"), "")
     said = said[max(said.rfind("\n### "), said.rfind("\n## ")) + 1:]
-    test = (f"{line}\n### BEGIN HIDDEN TESTS\nfrom inside import answers\n"
-            f'answers("{q.name}", globals())\n### END HIDDEN TESTS')
+    # The hidden test comes first: where the function is missing, `check` ends the cell with a NameError.
+    test = ("### BEGIN HIDDEN TESTS\nfrom inside import answers\n"
+            f'answers("{q.name}", globals())\n### END HIDDEN TESTS\n{line}')
     return [new_markdown_cell(said), new_code_cell(q.stub.strip(), metadata=_solution(q.name)),
             new_code_cell(test, metadata=_test(q.name, q.points))]
 
