@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from course_lib import results
+from course_lib import answers, results
 from course_lib.data import pad
 from course_lib.experiments import ch04_pkd as lab
 from course_lib.experiments import sentences
@@ -34,10 +34,9 @@ def teacher(monkeypatch, tmp_path):
     frozen = model(6).requires_grad_(False)
     rows = rows_of()
     monkeypatch.setattr(lab, "teacher", lambda: SimpleNamespace(model=frozen))
-    monkeypatch.setattr(lab, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(answers, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(sentences, "examples", lambda split: rows)
     monkeypatch.setattr(lab, "RECIPE", sentences.Recipe(steps=1))  # float32
-    (tmp_path / "answers").mkdir()
     lab.examples.cache_clear()
     yield frozen
     lab.examples.cache_clear()
