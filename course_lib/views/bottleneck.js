@@ -101,7 +101,7 @@ function render({ model, el }) {
     complaint,
     h("div", { class: "cv-two" },
       h("div", {}, h("div", { class: "cv-caption" }, "One block, from below to above. Each box is as wide as its tensor; a slope is a linear layer. The dashed line carries the body past the block."), scene),
-      h("div", {}, h("div", { class: "cv-caption" }, "Parameters of the whole model"), bars, h("div", { class: "cv-scroll" }, legend))),
+      h("div", {}, h("div", { class: "cv-caption" }, "Parameters of the whole model"), bars, h("div", { class: "cv-scroll", tabindex: "0", role: "group", "aria-label": "Parameters by part" }, legend))),
     h("div", { class: "cv-tiles" }, Object.values(tiles).map((one) => one.node)),
     summary,
   );
