@@ -63,20 +63,20 @@ def results_page() -> str:
     parts = [RESULTS]
     for name in results.names():
         path = ROOT / "data" / "results" / f"{name}.json"
-        if not path.exists() or not list((ROOT / "notebooks").glob(f"{name}_*.md")):
+        sources = list((ROOT / "notebooks").glob(f"{name}_*.md"))
+        if not path.exists() or not sources:
             continue  # a draft: its numbers enter the book with its chapter
         record = results.load(name)
         measure = next(key for key in record["runs"][0] if key not in ("arm", "seed"))
         rows = "\n".join(row_of(line) for line in results.summary(name, measure, next(iter(record["arms"]))))
-        parts += [f"## {title_of(name)}", record["about"],
+        parts += [f"## {title_of(sources[0])}", record["about"],
                   f"`{record['command']}` · {record['where']['hardware']} · torch {record['where']['torch']}",
                   f"| arm | {measure} | difference to the first row | |\n|---|---|---|---|\n{rows}"]
     return "\n\n".join(parts) + "\n"
 
 
-def title_of(name: str) -> str:
+def title_of(source: Path) -> str:
     """The title of a chapter's page, as a link to it."""
-    (source,) = (ROOT / "notebooks").glob(f"{name}_*.md")
     heading = next(line for line in source.read_text(encoding="utf-8").splitlines() if line.startswith("# "))
     return f"[{heading[2:]}](notebooks/{source.stem}.ipynb)"
 
