@@ -339,6 +339,102 @@ def test_a_notebook_is_stale_when_its_text_changes_and_not_when_its_address_does
     assert notebooks.why_stale(pair) == "chapter changed"
 
 
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    """A made-up course: a chapter that imports one module, which imports another inside a function."""
+    files = {
+        "pyproject.toml": '[project]\nname = "x"\ndependencies = ["torch>=2"]\n',
+        "constraints.txt": "# pins\nruff==1\ntorch==2.0\n",
+        "course_lib/__init__.py": "", "course_lib/unused.py": "", "course_lib/deep.py": "x = 1\n",
+        "course_lib/views/__init__.py": "def _file(name): ...\nshared = _file('shared.css')\n",
+        "course_lib/views/slide.py": "from . import shared\ndef f():\n    from course_lib import deep\n",
+        "course_lib/views/slide.js": "1", "course_lib/views/shared.css": "a", "course_lib/views/other.js": "2",
+        "course_lib/results.py": "from course_lib.assets import DATA\n",
+        "course_lib/assets.py": "DATA = 0\nmanifest = (DATA, 'assets.toml')\n",
+        "course_lib/exercises/__init__.py": "", "course_lib/exercises/ch01.py": "", "course_lib/exercises/ch02.py": "",
+        "course_lib/exercises/golden/ch01.json": "{}",
+        "data/assets.toml": "", "data/results/ch01.json": "{}", "data/results/ch02.json": "{}", "data/other.txt": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    chapter = tmp_path / "ch01_made_up.md"
+    chapter.write_text(source("%matplotlib inline\nfrom course_lib.views.slide import f", "from course_lib import results",
+                              "from course_lib.exercises import check", 'results.load("ch01")', 'check("ch01.q1")'))
+    notebook = notebooks.read_source(chapter)
+    notebook.metadata["course"] = notebooks.fingerprint(chapter, tmp_path)
+    notebooks.write(notebook, chapter.with_suffix(".ipynb"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [
+    "course_lib/views/slide.py", "course_lib/views/slide.js", "course_lib/views/shared.css", "course_lib/deep.py",
+    "course_lib/views/__init__.py", "course_lib/results.py", "course_lib/assets.py", "course_lib/exercises/ch01.py",
+    "course_lib/exercises/golden/ch01.json", "data/assets.toml", "data/results/ch01.json"])
+def test_a_chapter_is_stale_when_something_changes_that_it_reads(course: Path, name: str) -> None:
+    chapter = course / "ch01_made_up.md"
+    assert notebooks.why_stale(chapter, course) == ""
+    (course / name).write_text((course / name).read_text() + "\n ")
+    assert notebooks.why_stale(chapter, course) == f"{name} changed"
+
+
+@pytest.mark.parametrize("name", ["course_lib/unused.py", "course_lib/views/other.js", "course_lib/exercises/ch02.py",
+                                  "data/results/ch02.json", "data/other.txt"])
+def test_a_chapter_stays_fresh_when_something_else_changes(course: Path, name: str) -> None:
+    (course / name).write_text("7")
+    assert notebooks.why_stale(course / "ch01_made_up.md", course) == ""
+
+
+def test_versions_of_what_a_chapter_can_see_count_and_those_of_tools_do_not(course: Path) -> None:
+    (course / "constraints.txt").write_text("ruff==2\ntorch==2.0\n")
+    assert notebooks.why_stale(course / "ch01_made_up.md", course) == ""
+    (course / "constraints.txt").write_text("ruff==2\ntorch==2.1\n")
+    assert notebooks.why_stale(course / "ch01_made_up.md", course) == "versions changed"
+
+
+def test_a_file_that_came_or_went_makes_a_chapter_stale_and_a_long_list_is_cut(course: Path) -> None:
+    (course / "course_lib/views/slide.css").write_text("")
+    assert notebooks.why_stale(course / "ch01_made_up.md", course) == "course_lib/views/slide.css changed"
+    (course / "course_lib/views/slide.py").write_text("")  # now nothing leads to deep.py, nor to the shared style
+    assert notebooks.why_stale(course / "ch01_made_up.md", course) == (
+        "course_lib/views/slide.css, course_lib/views/slide.py, course_lib/deep.py changed")
+
+
+def test_a_page_that_counts_all_points_depends_on_all_exercises(course: Path) -> None:
+    needs = notebooks.freshness.depends_on(["from course_lib.exercises import progress", "progress()"], course)
+    assert {course / "course_lib/exercises/ch01.py", course / "course_lib/exercises/ch02.py"} <= set(needs)
+
+
+def test_what_a_real_chapter_depends_on() -> None:
+    parts = notebooks.fingerprint(notebooks.FOLDER / "ch01_hinton.md")
+    assert {"course_lib/methods/hinton.py", "course_lib/views/temperature.js", "course_lib/views/shared.css",
+            "course_lib/experiments/sentences.py", "course_lib/exercises/ch01.py", "course_lib/exercises/quiz.js",
+            "data/results/ch01.json", "data/assets.toml", "data/teachers/sentiment/card.json"} <= set(parts)
+    others = ("course_lib/classroom", "course_lib/__main__", "course_lib/mutants", "course_lib/methods/minilm",
+              "course_lib/exercises/ch02", "course_lib/views/pareto", "data/results/ch02", "data/japanese")
+    assert [part for part in parts if part.startswith(others)] == []
+
+
+def test_the_book_refuses_stale_pages_one_line_each_before_it_builds(monkeypatch, capsys) -> None:
+    import book
+
+    monkeypatch.setattr(book, "stale_pages", lambda: {"ch01_a": "course_lib/x.py changed", "ch02_b": "never built"})
+    monkeypatch.setattr(book, "build", lambda *_: pytest.fail("Sphinx must not run"))
+    assert book.main([]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all("make notebooks" in line for line in lines)
+    assert "ch01_a.ipynb" in lines[0] and "course_lib/x.py changed" in lines[0] and "never built" in lines[1]
+
+
+def test_a_stale_page_that_is_built_all_the_same_says_so_at_its_top(pair: Path) -> None:
+    import book
+
+    book.put_banner(pair.with_suffix(".ipynb"), "course_lib/x.py changed")
+    cells = nbformat.read(pair.with_suffix(".ipynb"), as_version=4).cells
+    assert cells[0].source.startswith("# Title")
+    assert "{warning}" in cells[1].source and "course_lib/x.py changed" in cells[1].source
+
+
 # --- The setup cell --------------------------------------------------------------------------------------------------
 
 

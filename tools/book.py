@@ -1,7 +1,9 @@
 """Build the book from the committed notebooks, without the network; a warning is an error.
 
-    python tools/book.py        -> book/_build/html/index.html
+    python tools/book.py                  -> book/_build/html/index.html
+    python tools/book.py --allow-stale    while you write: pages with outputs older than the code get a banner
 
+Without that option a page never shows an output that is older than the code: the build refuses it.
 The pages ask no other host for anything: MathJax comes from an installed package, and the rest of the theme is local.
 """
 
@@ -15,14 +17,18 @@ import textwrap
 import time
 from pathlib import Path
 
+import nbformat
+
+import notebooks
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def assemble(pages: Path, notebooks: Path, target: Path) -> None:
+def assemble(pages: Path, chapters: Path, target: Path) -> None:
     """Lay pages and notebooks (with outputs, without their sources) side by side in one folder."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(pages, target, ignore=shutil.ignore_patterns("_build", ".*"))
-    shutil.copytree(notebooks, target / "notebooks",
+    shutil.copytree(chapters, target / "notebooks",
                     ignore=shutil.ignore_patterns("*.md", "*.py", ".*", "__pycache__", "contents.ipynb"))
 
 
@@ -161,10 +167,13 @@ def add_mathjax(html: Path) -> None:
                       .replace("""url('"+n+"/MathJax_""", """local('"+n+"/MathJax_"""), encoding="utf-8")
 
 
-def build(pages: Path, notebooks: Path, output: Path) -> int:
-    """Write `output`/html. Returns the exit status of Sphinx: 0 if there was no warning."""
+def build(pages: Path, chapters: Path, output: Path, stale: dict[str, str] | None = None) -> int:
+    """Write `output`/html; `stale` pages get a banner. Returns the exit status of Sphinx: 0 if there was no warning."""
     source = output / "src"
-    assemble(pages, notebooks, source)
+    assemble(pages, chapters, source)
+    for name, reason in (stale or {}).items():
+        if (notebook := source / "notebooks" / f"{name}.ipynb").exists():
+            put_banner(notebook, reason)
     for name, text in generated().items():
         (source / name).write_text(text, encoding="utf-8")
     landing = (source / "index.md").read_text(encoding="utf-8")
@@ -177,28 +186,41 @@ def build(pages: Path, notebooks: Path, output: Path) -> int:
     return status
 
 
-def note_stale() -> None:
-    """Say which pages show outputs that are older than the code."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    import notebooks
-
-    for path in notebooks.sources([]):
-        reason = notebooks.why_stale(path)
-        if reason:
-            print(f"note: {path.stem} shows outputs from before this change: {reason}")
+def stale_pages() -> dict[str, str]:
+    """The pages whose outputs are older than what they depend on: name of the notebook -> what changed."""
+    reasons = {path.stem: notebooks.why_stale(path) for path in notebooks.sources([]) if path.stem != "contents"}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
-def main() -> int:
+BANNER = """:::{{warning}}
+The outputs of this page are older than the code: {reason}. `make notebooks` runs the chapter again.
+:::"""
+
+
+def put_banner(notebook: Path, reason: str) -> None:
+    """Say at the top of a page that its numbers may be old."""
+    page = nbformat.read(notebook, as_version=4)
+    page.cells.insert(1, nbformat.v4.new_markdown_cell(BANNER.format(reason=reason), id="stale"))
+    nbformat.write(page, notebook)
+
+
+def main(arguments: list[str]) -> int:
     started = time.monotonic()
-    note_stale()
+    stale = stale_pages()
+    if stale and "--allow-stale" not in arguments:
+        for name, reason in stale.items():
+            print(f"{name}.ipynb shows outputs that are older than the code: {reason}. Run `make notebooks`.",
+                  file=sys.stderr)
+        return 1
     output = ROOT / "book" / "_build"
-    status = build(ROOT / "book", ROOT / "notebooks", output)
+    status = build(ROOT / "book", ROOT / "notebooks", output, stale)
     if status == 0:
-        print(f"book built in {time.monotonic() - started:.0f} s: {output / 'html' / 'index.html'}")
+        print(f"book built in {time.monotonic() - started:.0f} s: {output / 'html' / 'index.html'}"
+              + (f"; {len(stale)} pages carry a banner because they are stale" if stale else ""))
     else:
         print("The book has errors or warnings; they stand above.", file=sys.stderr)
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

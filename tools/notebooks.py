@@ -20,6 +20,7 @@ import tomllib
 from datetime import datetime
 from pathlib import Path
 
+import freshness
 import jupytext
 import nbformat
 from nbformat import NotebookNode
@@ -174,37 +175,30 @@ def widget_errors(notebook: NotebookNode) -> list[str]:
 # --- Is it fresh? --------------------------------------------------------------------------------------------------
 
 
-def _digest(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+def fingerprint(path: Path, root: Path = ROOT) -> dict[str, str]:
+    """What a chapter's outputs depend on: part -> digest, where a part is "chapter", "versions" or a file.
 
-
-def _files(folder: str, *suffixes: str) -> list[Path]:
-    return [path for path in (ROOT / folder).rglob("*") if path.is_file() and not path.name.startswith(".")
-            and "__pycache__" not in path.parts and (not suffixes or path.suffix in suffixes)]
-
-
-def fingerprint(path: Path) -> dict[str, str]:
-    """What a chapter's outputs depend on. The setup cell is left out: it changes with the address only."""
-    cells = [f"{cell.cell_type}\0{cell.metadata.get('tags', [])}\0{cell.source}"
-             for cell in read_source(path).cells if not is_setup(cell)]
-    chapter = {"chapter": hashlib.sha256("\0".join(cells).encode()).hexdigest()[:16]}
-    if not any(cell.startswith("code") for cell in cells):
+    The text of the setup cell is left out: it changes with the address only. What it imports counts.
+    """
+    cells = read_source(path).cells
+    said = [f"{cell.cell_type}\0{cell.metadata.get('tags', [])}\0{cell.source}" for cell in cells if not is_setup(cell)]
+    chapter = {"chapter": freshness.digest("\0".join(said).encode())}
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    if not code:
         return chapter
-    return {**chapter, "library": _digest(_files("course_lib", ".py", ".js", ".css")),
-            "data": _digest(_files("data")),
-            "versions": _digest([ROOT / "constraints.txt"])}
+    return {**chapter, "versions": freshness.versions(root),
+            **freshness.digests(freshness.depends_on(code, root), root)}
 
 
-def why_stale(path: Path) -> str:
+def why_stale(path: Path, root: Path = ROOT) -> str:
     """An empty text if the .ipynb is as new as everything it depends on; otherwise what changed."""
     target = path.with_suffix(".ipynb")
     if not target.exists():
         return "never built"
-    stored, now = nbformat.read(target, as_version=4).metadata.get("course", {}), fingerprint(path)
-    return ", ".join(f"{part} changed" for part in now if stored.get(part) != now[part])
+    stored, now = nbformat.read(target, as_version=4).metadata.get("course", {}), fingerprint(path, root)
+    changed = [part for part in dict.fromkeys([*now, *stored]) if stored.get(part) != now.get(part)]
+    named = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    return f"{named} changed" if changed else ""
 
 
 # --- Checks --------------------------------------------------------------------------------------------------------
