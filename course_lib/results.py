@@ -188,6 +188,24 @@ def summary(name: str, number: str, baseline: str, arms: list[str] | None = None
     return lines
 
 
+def leader(name: str, options: dict[str, str], otherwise: str, number: str = "accuracy", *,
+           lowest: bool = False) -> tuple[str, str]:
+    """Which option of a chapter's poll fits the measurement, and the numbers that say so.
+
+    options: letter -> arm. The arm with the highest mean wins if it is better than the second, pair by pair; if their
+    difference is not shown, the letter is `otherwise`. lowest: the arm with the lowest mean wins, in the same way.
+    """
+    measured = {letter: values(name, arm, number) for letter, arm in options.items()}
+    first, second = sorted(options, key=lambda letter: mean_and_interval(measured[letter]).mean,
+                           reverse=not lowest)[:2]
+    low, high = (first, second) if lowest else (second, first)
+    lead = paired_difference(measured[high], measured[low])
+    gap = lead.interval
+    return first if lead.verdict == "better" else otherwise, (
+        f"The two {'lowest' if lowest else 'best'} are '{options[first]}' and '{options[second]}'; they differ by "
+        f"{gap.mean:.2f} points, interval {gap.low:+.2f} to {gap.high:+.2f}.")
+
+
 def main(arguments: list[str]) -> None:
     for name in [a for a in arguments if not a.startswith("-")] or names():
         if "--list" in arguments:

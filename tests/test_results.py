@@ -130,6 +130,19 @@ def test_pairs_are_made_by_seed_and_the_interval_decides(fake):
     assert other.gain.verdict == "better" and other.gain.interval.mean == 1.0
 
 
+def test_a_poll_has_a_leader_only_where_the_pairs_show_it(fake):
+    results.measure("ch99")
+    options = {"x": "a", "y": "b"}
+    assert results.leader("ch99", options, "z") == (
+        "y", "The two best are 'b' and 'a'; they differ by 1.00 points, interval +1.00 to +1.00.")
+    letter, said = results.leader("ch99", options, "z", lowest=True)
+    assert letter == "x" and said.startswith("The two lowest are 'a' and 'b'; they differ by 1.00 points")
+    fake.ARMS = {"a": {}, "b": {}}  # changed, so measured anew: now the seeds disagree
+    fake.run = lambda arm, seed: {"accuracy": float(seed % 2 == (arm == "b"))}
+    results.measure("ch99")
+    assert results.leader("ch99", options, "z")[0] == "z"
+
+
 def test_missing_numbers_name_the_command_that_makes_them(fake):
     with pytest.raises(FileNotFoundError, match=r"python -m course_lib\.results ch99"):
         results.load("ch99")

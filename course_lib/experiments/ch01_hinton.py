@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from course_lib.data import Batches
 from course_lib.experiments.sentences import SEEDS, examples, prepare, scores, teacher
 from course_lib.masking import IGNORED
-from course_lib.measures import paired_difference
 from course_lib.methods import hinton
 from course_lib.students import new_student
 from course_lib.training import Recipe, train
@@ -89,12 +88,4 @@ def poll_result() -> tuple[str, str]:
     """The option of chapter 1's poll that fits the measurement, and the numbers that say so."""
     from course_lib import results
 
-    options = {"a": "labels", "b": "soft, T=1", "c": "soft, T=4", "d": "soft, T=20"}
-    ranked = sorted(results.summary("ch01", "accuracy", "labels", list(options.values())),
-                    key=lambda line: line.measured.mean, reverse=True)
-    first, second = (results.values("ch01", line.arm, "accuracy") for line in ranked[:2])
-    lead = paired_difference(first, second)
-    letter = next(o for o, arm in options.items() if arm == ranked[0].arm) if lead.verdict == "better" else "e"
-    gap = lead.interval
-    return letter, (f"The two best are '{ranked[0].arm}' and '{ranked[1].arm}'; they differ by {gap.mean:.2f} points, "
-                    f"interval {gap.low:+.2f} to {gap.high:+.2f}.")
+    return results.leader("ch01", {"a": "labels", "b": "soft, T=1", "c": "soft, T=4", "d": "soft, T=20"}, "e")

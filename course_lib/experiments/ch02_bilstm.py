@@ -27,7 +27,7 @@ from course_lib.data import Batches, load_data, pad
 from course_lib.experiments import sentences
 from course_lib.experiments.sentences import SEEDS, teacher
 from course_lib.masking import IGNORED
-from course_lib.measures import Latency, latency_ratio, mean_and_interval, paired_difference
+from course_lib.measures import Latency, latency_ratio
 from course_lib.methods import bilstm
 from course_lib.methods import bilstm_augmentation as augmentation
 from course_lib.mutants import mutant
@@ -219,11 +219,5 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
 
 def poll_result() -> tuple[str, str]:
     """The option of the chapter's poll that fits the measurement, and the numbers that say so."""
-    options = dict(zip("abcd", ("labels", "logits", "labels + augmented text", "logits + augmented text"), strict=True))
-    means = {arm: mean_and_interval(results.values("ch02", arm, "accuracy")).mean for arm in options.values()}
-    first, second = sorted(means, key=means.get, reverse=True)[:2]
-    lead = paired_difference(*(results.values("ch02", arm, "accuracy") for arm in (first, second)))
-    letter = next(o for o, arm in options.items() if arm == first) if lead.verdict == "better" else "e"
-    gap = lead.interval
-    return letter, (f"The two best are '{first}' and '{second}'; they differ by {gap.mean:.2f} points, "
-                    f"interval {gap.low:+.2f} to {gap.high:+.2f}.")
+    arms = ("labels", "logits", "labels + augmented text", "logits + augmented text")
+    return results.leader("ch02", dict(zip("abcd", arms, strict=True)), "e")

@@ -22,7 +22,6 @@ from course_lib import layer_maps
 from course_lib.assets import DATA, cache_folder
 from course_lib.data import Batches, MaskedBatch, in_order, load_data, windows
 from course_lib.masking import IGNORED
-from course_lib.measures import paired_difference
 from course_lib.methods import distilbert
 from course_lib.teachers import Teacher, load_teacher
 from course_lib.training import Recipe, Terms, autocast, train, write_atomically
@@ -191,11 +190,4 @@ def poll_result() -> tuple[str, str]:
     from course_lib import results
 
     options = {"a": "without L_ce", "b": "without L_cos", "c": "without L_mlm", "d": "random start"}
-    ranked = sorted(results.summary("ch03", "top1", WHOLE, list(options.values())),
-                    key=lambda line: line.measured.mean)
-    worst, second = (results.values("ch03", line.arm, "top1") for line in ranked[:2])
-    lead = paired_difference(second, worst)
-    letter = next(o for o, arm in options.items() if arm == ranked[0].arm) if lead.verdict == "better" else "e"
-    gap = lead.interval
-    return letter, (f"The two lowest are '{ranked[0].arm}' and '{ranked[1].arm}'; they differ by {gap.mean:.2f} "
-                    f"points, interval {gap.low:+.2f} to {gap.high:+.2f}.")
+    return results.leader("ch03", options, "e", "top1", lowest=True)

@@ -39,7 +39,7 @@ from course_lib.data import Batches, in_order
 from course_lib.experiments import sentences
 from course_lib.experiments.sentences import BATCH_SIZE, RECIPE, SEEDS, half_depth, scores, teacher
 from course_lib.layer_maps import LayerMap
-from course_lib.measures import gradient_shares, paired_difference
+from course_lib.measures import gradient_shares
 from course_lib.methods import pkd
 from course_lib.methods.cached import SoftLabels, attach, keys_of
 from course_lib.methods.hinton import hard_loss, soft_target_loss
@@ -224,12 +224,4 @@ def poll_result() -> tuple[str, str]:
     """The option of chapter 4's poll that fits the measurement, and the numbers that say so."""
     from course_lib import results
 
-    options = {"a": "labels", "b": "labels + answers", "c": "PKD-skip", "d": "PKD-last"}
-    ranked = sorted(results.summary("ch04", "accuracy", "labels", list(options.values())),
-                    key=lambda line: line.measured.mean, reverse=True)
-    first, second = (results.values("ch04", line.arm, "accuracy") for line in ranked[:2])
-    lead = paired_difference(first, second)
-    letter = next(o for o, arm in options.items() if arm == ranked[0].arm) if lead.verdict == "better" else "e"
-    gap = lead.interval
-    return letter, (f"The two best are '{ranked[0].arm}' and '{ranked[1].arm}'; they differ by {gap.mean:.2f} points, "
-                    f"interval {gap.low:+.2f} to {gap.high:+.2f}.")
+    return results.leader("ch04", {"a": "labels", "b": "labels + answers", "c": "PKD-skip", "d": "PKD-last"}, "e")

@@ -29,7 +29,6 @@ from course_lib import probes
 from course_lib.data import Batches, in_order
 from course_lib.experiments.sentences import LABELS, LABELS_AND_ANSWERS, SEEDS, examples, prepare, scores, teacher
 from course_lib.masking import keep
-from course_lib.measures import paired_difference
 from course_lib.methods.hinton import HintonRecipe, hard_loss, soft_target_loss
 from course_lib.methods.mobilebert import MobileBertRecipe, Phase, copy_outside_blocks, layer_transfer, phases
 from course_lib.methods.mobilebert_model import MobileBertForSequenceClassification, student_config_for
@@ -248,11 +247,4 @@ def poll_result() -> tuple[str, str]:
     """The option of chapter 6's poll that fits the measurement, and the numbers that say so."""
     from course_lib import results
 
-    options = {"a": "labels + answers", "b": "auxiliary", "c": "joint", "d": "progressive"}
-    ranked = sorted(results.summary("ch06", "accuracy", "labels + answers", list(options.values())),
-                    key=lambda line: line.measured.mean, reverse=True)
-    lead = paired_difference(*(results.values("ch06", line.arm, "accuracy") for line in ranked[:2]))
-    letter = next(o for o, arm in options.items() if arm == ranked[0].arm) if lead.verdict == "better" else "e"
-    gap = lead.interval
-    return letter, (f"The two best are '{ranked[0].arm}' and '{ranked[1].arm}'; they differ by {gap.mean:.2f} points, "
-                    f"interval {gap.low:+.2f} to {gap.high:+.2f}.")
+    return results.leader("ch06", {"a": "labels + answers", "b": "auxiliary", "c": "joint", "d": "progressive"}, "e")

@@ -23,7 +23,6 @@ from course_lib.assets import cache_folder
 from course_lib.data import Batches, in_order, load_data, windows
 from course_lib.experiments import sentences
 from course_lib.experiments.sentences import SEEDS, scores
-from course_lib.measures import paired_difference
 from course_lib.methods import minilm
 from course_lib.methods.minilm import MiniLmRecipe
 from course_lib.students import copy_factorised_embeddings, copy_layers, new_student
@@ -175,12 +174,4 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
 
 def poll_result() -> tuple[str, str]:
     """The option of chapter 7's poll that fits the measurement, and the numbers that say so."""
-    options = {"a": NARROW[1], "b": NARROW[2], "c": NARROW[3], "d": NARROW[4], "e": NARROW[5]}
-    ranked = sorted(results.summary("ch07", "accuracy", NARROW[0], list(options.values())),
-                    key=lambda line: line.measured.mean, reverse=True)
-    first, second = (results.values("ch07", line.arm, "accuracy") for line in ranked[:2])
-    lead = paired_difference(first, second)
-    letter = next(o for o, arm in options.items() if arm == ranked[0].arm) if lead.verdict == "better" else "f"
-    gap = lead.interval
-    return letter, (f"The two best are '{ranked[0].arm}' and '{ranked[1].arm}'; they differ by {gap.mean:.2f} points, "
-                    f"interval {gap.low:+.2f} to {gap.high:+.2f}.")
+    return results.leader("ch07", dict(zip("abcde", NARROW[1:], strict=True)), "f")

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from course_lib.data import in_order
 from course_lib.experiments import sentences
 from course_lib.experiments.sentences import SEEDS, examples, prepare, scores, teacher
-from course_lib.measures import accuracy, paired_difference
+from course_lib.measures import accuracy
 from course_lib.methods import theseus
 from course_lib.methods.theseus import Theseus, TheseusRecipe, layer_path
 from course_lib.mutants import mutant
@@ -146,10 +146,4 @@ def poll_result() -> tuple[str, str]:
     from course_lib import results
 
     options = {"a": "labels", "b": "labels + answers", "c": "Theseus, p=0.5, then 1", "d": "Theseus, linear"}
-    ranked = sorted(results.summary("ch08", "accuracy", "labels", list(options.values())),
-                    key=lambda line: line.measured.mean, reverse=True)
-    lead = paired_difference(*(results.values("ch08", line.arm, "accuracy") for line in ranked[:2]))
-    letter = next(o for o, arm in options.items() if arm == ranked[0].arm) if lead.verdict == "better" else "e"
-    gap = lead.interval
-    return letter, (f"The two best are '{ranked[0].arm}' and '{ranked[1].arm}'; they differ by {gap.mean:.2f} points, "
-                    f"interval {gap.low:+.2f} to {gap.high:+.2f}.")
+    return results.leader("ch08", options, "e")

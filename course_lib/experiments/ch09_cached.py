@@ -24,8 +24,6 @@ from course_lib.measures import (
     agreement,
     calibration,
     count_parameters,
-    mean_and_interval,
-    paired_difference,
     predict_logits,
 )
 from course_lib.methods import cached, hinton
@@ -252,13 +250,7 @@ def poll_result() -> tuple[str, str]:
     from course_lib import results
 
     options = {"a": "TF-IDF", "b": "labels", "c": "labels + answers", "d": "first layer copied"}
-    ranked = sorted(options, key=lambda o: -mean_and_interval(results.values("ch09", options[o], "accuracy")).mean)
-    first, second = (options[letter] for letter in ranked[:2])
-    lead = paired_difference(*(results.values("ch09", arm, "accuracy") for arm in (first, second)))
-    gap = lead.interval
-    return ranked[0] if lead.verdict == "better" else "e", (
-        f"The two best are '{first}' and '{second}'; they differ by {gap.mean:.2f} points, interval {gap.low:+.2f} to "
-        f"{gap.high:+.2f}.")
+    return results.leader("ch09", options, "e")
 
 
 # --- The same in Japanese: mechanics only ----------------------------------------------------------------------------

@@ -540,10 +540,4 @@ def document_classifier() -> dict:
 def poll_result() -> tuple[str, str]:
     """The option of chapter 10's poll that fits the measurement, and the numbers that say so."""
     options = {"a": "Answers", "b": "PKD", "c": "Theseus", "d": "MiniLM", "e": "DistilBERT"}
-    ranked = sorted(options, key=lambda letter: -mean_and_interval(values(options[letter])).mean)
-    first, second = (options[letter] for letter in ranked[:2])
-    lead = paired_difference(values(first), values(second))
-    gap = lead.interval
-    return ranked[0] if lead.verdict == "better" else "f", (
-        f"The two best are '{first}' and '{second}'; they differ by {gap.mean:.2f} points, interval {gap.low:+.2f} to "
-        f"{gap.high:+.2f}.")
+    return results.leader("ch10", options, "f")
