@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras lab test assignments grade class mutants book teacher results notebooks lock stamp wheel clean
+.PHONY: help setup extras lab test assignments grade class mutants book teacher results contents notebooks lock stamp wheel clean
 
 help:       ## show this list
 	@sed -n 's/^\([a-z]*\): *.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -37,8 +37,12 @@ mutants: setup  ## switch on every known mistake and demand that a test notices
 book: setup  ## build the book from the committed notebooks: book/_build/html/index.html
 	@$(RUN) tools/book.py
 
+contents: setup  ## write the tables of chapters on all pages from notebooks/chapters.toml
+	@$(RUN) tools/contents.py
+
 notebooks: setup  ## run the chapters whose text, library, data or versions changed
 	@$(RUN) -m course_lib.assets
+	@$(RUN) tools/contents.py
 	@$(RUN) tools/notebooks.py build
 
 teacher: setup  ## train the three teachers again (about an hour without a GPU)

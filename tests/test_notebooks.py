@@ -18,6 +18,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+import contents  # noqa: E402
+
 import notebooks  # noqa: E402
 
 
@@ -320,8 +322,71 @@ def test_every_chapter_is_a_sound_pair(path: Path) -> None:
 
 
 def test_the_contents_page_links_every_chapter() -> None:
-    contents = (notebooks.FOLDER / "contents.md").read_text()
-    assert [path.stem for path in CHAPTERS if f"({path.stem}.ipynb)" not in contents] == []
+    page = (notebooks.FOLDER / "contents.md").read_text()
+    assert [path.stem for path in CHAPTERS if f"({path.stem}.ipynb)" not in page] == []
+
+
+# --- One source for the tables of chapters ---------------------------------------------------------------------------
+
+
+def test_the_tables_of_chapters_are_what_their_one_source_gives() -> None:
+    assert contents.out_of_date() == []
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """The four pages of the course with two chapters of their own."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "book").mkdir()
+    for name in contents.PAGES:
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "notebooks" / "chapters.toml").write_text("".join(
+        f'[[chapter]]\nfile = "{file}"\npaper = "P {file}"\ncite = "{cite}"\ncan = "do it"\nlevel = 2\n'
+        for file, cite in (("ch01_a", "key2015"), ("ch02_b", ""), ("lab1_c", ""))))
+    for file in ("ch01_a", "lab1_c"):
+        (tmp_path / "notebooks" / f"{file}.md").write_text(f"# Title of {file}\n\n**Time:** 42 minutes.\n")
+    return tmp_path
+
+
+def test_a_chapter_is_in_all_tables_exactly_when_its_file_is_there(tables: Path) -> None:
+    for moved_up in (False, True):
+        if moved_up:
+            (tables / "notebooks" / "ch02_b.md").write_text("# Two\n\n**Time:** 7 minutes\n")
+        for path, text in contents.pages(tables).items():
+            assert "ch01_a" in text and "lab1_c" in text and "ch01_hinton" not in text, path
+            assert ("ch02_b" in text) is moved_up, path
+            path.write_text(text)
+        assert contents.out_of_date(tables) == []
+    landing = (tables / "book/index.md").read_text()
+    assert "| [Title of ch01_a](notebooks/ch01_a.ipynb) | {cite:t}`key2015` | do it | 42 | 2 |" in landing
+    assert "| [Two](notebooks/ch02_b.ipynb) | P ch02_b | do it | 7 | 2 |" in landing
+    assert landing.index("## Chapters") < landing.index("[Two]") < landing.index("## Failure labs")
+
+
+def test_a_table_that_is_out_of_date_says_how_to_mend_it(tables: Path) -> None:
+    said = contents.out_of_date(tables)
+    assert len(said) == 4 and all("make contents" in line for line in said)
+
+
+def test_a_chapter_without_a_row_is_refused(tables: Path) -> None:
+    (tables / "notebooks" / "ch11_new.md").write_text("# New\n\n**Time:** 7 minutes\n")
+    with pytest.raises(SystemExit, match=r"ch11_new\.md has no row in notebooks/chapters\.toml"):
+        contents.entries(tables)
+
+
+def test_changed_prose_reaches_the_notebook_and_the_outputs_stay(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(HEAD + "# Old\n\n" + source("1 + 1").removeprefix(HEAD))
+    notebook = notebooks.read_source(path)
+    notebook.cells[1].outputs = [new_output("execute_result", {"text/plain": "2"}, execution_count=1)]
+    notebooks.write(notebook, path.with_suffix(".ipynb"))
+    path.write_text(path.read_text().replace("# Old", "# New"))
+    notebooks.carry_text(path)
+    stored = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    assert stored.cells[0].source == "# New" and stored.cells[1].outputs[0].data["text/plain"] == "2"
+    path.write_text(path.read_text().replace("1 + 1", "1 + 2"))
+    notebooks.carry_text(path)
+    assert "differs" in notebooks.drift(path), "code that changed must be run"
 
 
 # --- Freshness -------------------------------------------------------------------------------------------------------
@@ -359,7 +424,8 @@ def course(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     chapter = tmp_path / "ch01_made_up.md"
-    chapter.write_text(source("%matplotlib inline\nfrom course_lib.views.slide import f", "from course_lib import results",
+    chapter.write_text(source("%matplotlib inline\nfrom course_lib.views.slide import f",
+                              "from course_lib import results",
                               "from course_lib.exercises import check", 'results.load("ch01")', 'check("ch01.q1")'))
     notebook = notebooks.read_source(chapter)
     notebook.metadata["course"] = notebooks.fingerprint(chapter, tmp_path)

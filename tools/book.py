@@ -29,7 +29,8 @@ def assemble(pages: Path, chapters: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(pages, target, ignore=shutil.ignore_patterns("_build", ".*"))
     shutil.copytree(chapters, target / "notebooks",
-                    ignore=shutil.ignore_patterns("*.md", "*.py", ".*", "__pycache__", "contents.ipynb"))
+                    ignore=shutil.ignore_patterns("*.md", "*.py", ".*", "__pycache__", "contents.ipynb", "*.toml",
+                                                  "drafts"))
 
 
 DEVIATIONS = """# Paper and code

@@ -20,6 +20,7 @@ import tomllib
 from datetime import datetime
 from pathlib import Path
 
+import contents
 import freshness
 import jupytext
 import nbformat
@@ -322,7 +323,7 @@ def write(notebook: NotebookNode, target: Path) -> None:
 
 
 def check() -> int:
-    problems, setup = [], setup_cell()
+    problems, setup = contents.out_of_date(), setup_cell()
     for path in sources([]):
         difference = drift(path)
         if difference:
@@ -363,6 +364,20 @@ def stamp() -> int:
             write(notebook, target)
         print(f"{path.stem}: stamped")
     return 0
+
+
+def carry_text(path: Path) -> None:
+    """Put changed prose from the .md into the .ipynb. Outputs stay, so nothing happens where code has changed."""
+    target = path.with_suffix(".ipynb")
+    new, old = read_source(path), nbformat.read(target, as_version=4)
+    if inputs(new) == inputs(old) or [c.source for c in new.cells if c.cell_type == "code"] != [
+            c.source for c in old.cells if c.cell_type == "code"]:
+        return
+    run = [cell for cell in old.cells if cell.cell_type == "code"]
+    old.cells = [run.pop(0) if cell.cell_type == "code" else cell for cell in new.cells]
+    if "course" in old.metadata:
+        old.metadata["course"]["chapter"] = fingerprint(path)["chapter"]
+    write(old, target)
 
 
 def main(arguments: list[str]) -> int:
