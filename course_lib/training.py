@@ -4,7 +4,8 @@
 
 `batches[step]` is a batch. `terms(student, batch)` returns the weighted, named terms of the loss, for example
 `{"hard": ..., "soft": ...}`; the loop adds them up. All randomness of a step (dropout, masking) follows from
-(seed, step), so a run that was killed and resumed ends with the same weights as one that was not.
+(seed, step), so a run that was killed and resumed ends with the same weights as one that was not. The loop trains
+where the student stands (CPU or GPU), in one process or in several (`course_lib.parts`), with the same result.
 """
 
 from __future__ import annotations
@@ -13,18 +14,28 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-Batch = dict[str, Tensor]
+from course_lib.parts import (
+    AveragedOver,
+    Batch,
+    Part,
+    add_up,
+    parts_of,
+    process_number,
+    processes,
+    start_alike,
+    wait_for_all,
+)
+
 Terms = Callable[[nn.Module, Batch], dict[str, Tensor]]
 
 
@@ -38,7 +49,7 @@ class Recipe:
     schedule: str = "linear"  # after the warm-up: "linear" to zero, or "constant"
     weight_decay: float = 0.01
     clip: float = 1.0  # largest gradient norm
-    accumulate: int = 1  # batches per step
+    accumulate: int = 1  # parts that a batch is cut into, because memory is too small for it as a whole
     precision: str = "fp32"  # "fp32", "bf16", or "auto": bf16 where the processor computes with it
     seed: int = 0
     evaluate_every: int = 0  # steps; 0: only at the end
@@ -62,42 +73,54 @@ class TrainingDiverged(RuntimeError):
 
 def train(student: nn.Module, batches: Sequence[Batch], terms: Terms, recipe: Recipe, *,
           evaluate: Callable[[nn.Module], dict[str, float]] | None = None, folder: str | Path | None = None,
-          parameters: Sequence[dict] | None = None) -> History:
+          parameters: Sequence[dict] | None = None, averaged_over: Mapping[str, AveragedOver] | None = None) -> History:
     """Train `student` in place and return what happened.
 
     evaluate(student) returns scores; the first of them (higher is better) decides early stopping, and with early
     stopping the best weights are put back at the end. `folder` makes the run resumable. `parameters` are optimiser
-    groups where one learning rate does not fit all (each group may carry its own `lr`).
+    groups where one learning rate does not fit all (each group may carry its own `lr`). `averaged_over` says of each
+    term what it is a mean over (default: examples); it matters when a batch is cut into parts.
     Raises: TrainingDiverged with the step, the term and the likely cause; ValueError for a folder of another run.
     """
-    accelerator = Accelerator()
     groups = parameters or [{"params": [p for p in student.parameters() if p.requires_grad]}]
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    model, optimizer = accelerator.prepare(student, optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    device, over = trained[0].device, averaged_over or {}
     run = _Run(student, optimizer, recipe, Path(folder) if folder else None)
     for step in progress_bar(range(run.resume(), recipe.steps)):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * rate_factor(step, recipe)
         seen: dict[str, Tensor] = {}
-        model.train()
-        for micro in range(step * recipe.accumulate, (step + 1) * recipe.accumulate):
-            torch.manual_seed(recipe.seed * 1_000_003 + micro)  # dropout and masks of this batch, whatever came before
-            batch = {name: tensor.to(accelerator.device) for name, tensor in batches[micro].items()}
-            with autocast(recipe.precision, accelerator.device.type):
-                losses = terms(model, batch)
-            accelerator.backward(sum(losses.values()) / recipe.accumulate)
+        student.train()
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout and masks of this step, whatever came before
+        for part in _mine(batches[step], recipe, step):
+            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in part.batch.items()}
+            with autocast(recipe.precision, device.type):
+                losses = {name: part.weight(over.get(name, "examples")) * loss
+                          for name, loss in terms(student, batch).items()}
+            sum(losses.values()).backward()
             for name, loss in losses.items():
-                seen[name] = seen.get(name, 0.0) + loss.detach() / recipe.accumulate
-        seen["gradient_norm"] = accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
+                seen[name] = seen.get(name, 0.0) + loss.detach()
+        seen = add_up(trained, seen)
+        seen["gradient_norm"] = nn.utils.clip_grad_norm_(student.parameters(), recipe.clip)
         optimizer.step()
-        model.zero_grad()  # not only the optimiser's: a frozen part must not pile up gradients that clipping counts
+        student.zero_grad()  # not only the optimiser's: a frozen part must not pile up gradients that clipping counts
         run.log(step, seen, optimizer.param_groups[0]["lr"])
         if evaluate and run.time_to_evaluate(step) and run.is_enough(step, evaluate(student)):
             break
         run.save_if_due(step)
     run.finish()
     return run.history
+
+
+def _mine(batch: Batch, recipe: Recipe, step: int) -> Iterator[Part]:
+    """This process's parts of a batch, one after the other; each part draws a dropout of its own."""
+    parts = parts_of(batch, recipe.accumulate * processes())
+    for number in range(process_number(), len(parts), processes()):
+        if len(parts) > 1:
+            torch.manual_seed((recipe.seed * 1_000_003 + step) * len(parts) + number)
+        yield parts[number]
 
 
 def rate_factor(step: int, recipe: Recipe) -> float:
@@ -132,6 +155,7 @@ class _Run:
         self.student, self.optimizer, self.recipe, self.folder = student, optimizer, recipe, folder
         self.history, self.best, self.pending = History(), {}, []
         self.began, self.seconds_before = time.monotonic(), 0.0
+        start_alike(list(self.trained().values()))
         for name, tensor in self.trained().items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise TrainingDiverged(f"The student's '{name}' holds NaN or infinity before the first step. "
@@ -195,11 +219,12 @@ class _Run:
             if name in self.best:
                 tensor.copy_(self.best[name])
         self.student.eval()
+        wait_for_all()
 
     # -- checkpoints: one file, replaced atomically, tensors only
 
     def save_if_due(self, step: int) -> None:
-        if self.folder and ((step + 1) % self.recipe.save_every == 0 or step + 1 == self.recipe.steps):
+        if self.folder and process_number() == 0 and ((step + 1) % self.recipe.save_every == 0 or step + 1 == self.recipe.steps):
             self.flush()
             self.save(step + 1)
 

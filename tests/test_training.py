@@ -96,31 +96,6 @@ def test_frozen_weights_stay_and_are_not_in_the_checkpoint(tmp_path):
     assert not any(name.startswith("student.0.") for name in load_file(tmp_path / "checkpoint.safetensors"))
 
 
-def test_accumulated_batches_equal_one_large_batch():
-    parts = [{"x": torch.randn(6, 4), "labels": torch.randint(2, (6,))} for _ in range(4)]
-    large = [{k: torch.cat([parts[i][k], parts[i + 1][k]]) for k in parts[0]} for i in (0, 2)]
-
-    def plain():
-        torch.manual_seed(0)
-        return nn.Linear(4, 2)
-
-    first, second = plain(), plain()
-    recipe = Recipe(steps=2, learning_rate=1e-2)
-    train(first, large, terms, recipe)
-    train(second, parts, terms, replace(recipe, accumulate=2))
-    torch.testing.assert_close(weights(first), weights(second), rtol=1e-5, atol=1e-7)
-
-
-def test_accumulation_averages_the_gradient_and_does_not_add_it_up():
-    batches = [{"x": torch.randn(6, 4), "labels": torch.randint(2, (6,))}] * 3
-    norms = []
-    for accumulate in (1, 3):  # Adam forgives a factor and clipping hides it, so look at the norm itself
-        torch.manual_seed(0)
-        history = train(nn.Linear(4, 2), batches, terms, Recipe(steps=1, clip=1e9, accumulate=accumulate))
-        norms.append(history.steps[0]["gradient_norm"])
-    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
-
-
 def test_gradients_of_a_part_outside_the_optimiser_do_not_pile_up():
     torch.manual_seed(0)
     student = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))

@@ -180,7 +180,7 @@ def train(student: nn.Module, *, evaluate=sleepy, parameters=None, **recipe) -> 
         os.environ |= {"COURSE_PROGRESS": before} if before is not None else {}
 
 
-def gradient_norm_of_two_accumulated_batches() -> float:
+def gradient_norm_of_a_batch_in_two_parts() -> float:
     student = nn.Linear(2, 1)
     nn.init.ones_(student.weight)
     nn.init.zeros_(student.bias)
@@ -292,17 +292,17 @@ MUTANTS = (
         "dropout_gone_after_evaluation", "ch04",
         "The student is set to eval() for an evaluation and never back to train().",
         "Without dropout from the second epoch on: the training loss drops at once, the test accuracy does not follow.",
-        (Edit(f"{TRAINING}:train", "model.train()", "model.training"),),
+        (Edit(f"{TRAINING}:train", "student.train()", "student.training"),),
         ("tests/test_training.py",), "steps of four with dropout, one evaluation after each", steps_with_dropout,
         "intersun/PKD-for-BERT-Model-Compression, NLI_KD_training.py"),
     Mutant(
         "accumulation_not_divided", "ch04",
-        "The loss is divided by the number of accumulated batches after backward(), which is too late.",
+        "The loss is divided by the number of parts after backward(), which is too late.",
         "The gradient is as many times too large; only the clipping hides it.",
-        (Edit(f"{TRAINING}:train", "accelerator.backward(sum(losses.values()) / recipe.accumulate)",
-              "accelerator.backward(sum(losses.values()))"),),
-        ("tests/test_training.py",), "gradient norm of two accumulated batches",
-        gradient_norm_of_two_accumulated_batches, "intersun/PKD-for-BERT-Model-Compression, NLI_KD_training.py"),
+        (Edit(f"{TRAINING}:train", "sum(losses.values()).backward()",
+              "(sum(losses.values()) * recipe.accumulate).backward()"),),
+        ("tests/test_training.py",), "gradient norm of a batch in two parts",
+        gradient_norm_of_a_batch_in_two_parts, "intersun/PKD-for-BERT-Model-Compression, NLI_KD_training.py"),
     Mutant(
         "answer_beside_the_question", "ch05",
         "The masked LM is shown the untouched sentence beside the masked one.",
@@ -349,7 +349,7 @@ MUTANTS = (
         "frozen_gradients_pile_up", "ch08",
         "Only the optimiser's own gradients are cleared; those of a part outside of it add up, step after step.",
         "The gradient norm grows without end, and clipping makes every step smaller.",
-        (Edit(f"{TRAINING}:train", "model.zero_grad()", "optimizer.zero_grad()"),),
+        (Edit(f"{TRAINING}:train", "student.zero_grad()", "optimizer.zero_grad()"),),
         ("tests/test_training.py",), "gradient left in a part that the optimiser does not have",
         gradient_left_in_a_frozen_part, "JetRunner/BERT-of-Theseus issue 9 (what follows from it)"),
     Mutant(
