@@ -27,9 +27,18 @@ from torch import Tensor, nn
 
 from course_lib import probes
 from course_lib.data import Batches, in_order
-from course_lib.experiments.sentences import LABELS, LABELS_AND_ANSWERS, SEEDS, examples, prepare, scores, teacher
+from course_lib.experiments.sentences import (
+    LABELS,
+    LABELS_AND_ANSWERS,
+    SEEDS,
+    answer_losses,
+    examples,
+    prepare,
+    scores,
+    teacher,
+)
 from course_lib.masking import keep
-from course_lib.methods.hinton import HintonRecipe, hard_loss, soft_target_loss
+from course_lib.methods.hinton import HintonRecipe
 from course_lib.methods.mobilebert import MobileBertRecipe, Phase, copy_outside_blocks, layer_transfer, phases
 from course_lib.methods.mobilebert_model import MobileBertForSequenceClassification, student_config_for
 from course_lib.methods.mobilebert_schedule import parameter_groups
@@ -38,8 +47,7 @@ from course_lib.students import count_parameters, require_eval
 from course_lib.training import History, Recipe, Terms, autocast, train
 
 __all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "Arm", "examples", "learn", "only_the_first", "phases_of", "poll_result",
-           "prepare", "run", "scores", "sizes", "student", "task_terms", "teacher", "terms_of", "transfer_terms",
-           "unexplained"]
+           "prepare", "run", "scores", "sizes", "student", "teacher", "terms_of", "transfer_terms", "unexplained"]
 
 ABOUT = "Movie sentences, a thin student of full depth: three orders of learning the blocks and the task."
 BATCH_SIZE = 16  # half of the other chapters': the live teacher and six blocks make a step expensive
@@ -129,15 +137,6 @@ def only_the_first(layers: int, *models: nn.Module) -> Iterator[None]:
             encoder.layer = every
 
 
-def task_terms(mine: Reading, batch: dict[str, Tensor], recipe: HintonRecipe) -> dict[str, Tensor]:
-    """Labels and stored answers, weighted: chapter 1's loss on a reading."""
-    terms = {"hard": recipe.hard_weight * hard_loss(mine.logits, batch["labels"])}
-    if recipe.soft_weight:
-        terms["soft"] = recipe.soft_weight * soft_target_loss(mine.logits, batch["teacher_logits"],
-                                                              temperature=recipe.temperature)
-    return terms
-
-
 def transfer_terms(mine: Reading, theirs: Reading, recipe: MobileBertRecipe, phase: Phase) -> dict[str, Tensor]:
     """The sum over the phase's blocks of what each learns, by the name of the term."""
     found: dict[str, Tensor] = {}
@@ -157,14 +156,14 @@ def terms_of(arm: Arm, phase: Phase) -> Terms:
 
     def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if not phase.layers:
-            return task_terms(probes.read(model, batch), batch, arm.task)
+            return answer_losses(probes.read(model, batch).logits, batch, arm.task)
         source = require_eval(teacher().model)
         with nullcontext() if phase.pretraining else only_the_first(last, model, source):
             with torch.no_grad():
                 theirs = probes.read(source, batch)
             mine = probes.read(model, batch)
         found = transfer_terms(mine, theirs, arm.transfer, phase)
-        return found | (task_terms(mine, batch, arm.task) if phase.pretraining else {})
+        return found | (answer_losses(mine.logits, batch, arm.task) if phase.pretraining else {})
     return terms
 
 

@@ -39,7 +39,17 @@ from course_lib.experiments import ch06_mobilebert as ch06
 from course_lib.experiments import ch07_minilm as ch07
 from course_lib.experiments import ch08_theseus as ch08
 from course_lib.experiments import sentences
-from course_lib.experiments.sentences import BATCH_SIZE, RECIPE, SEEDS, half_depth, scores, teacher
+from course_lib.experiments.sentences import (
+    BATCH_SIZE,
+    LABELS,
+    LABELS_AND_ANSWERS,
+    RECIPE,
+    SEEDS,
+    answer_losses,
+    half_depth,
+    scores,
+    teacher,
+)
 from course_lib.measures import (
     Difference,
     Interval,
@@ -51,7 +61,6 @@ from course_lib.measures import (
 )
 from course_lib.methods import cached
 from course_lib.methods.distilbert import cosine_loss
-from course_lib.methods.hinton import hard_loss, soft_target_loss
 from course_lib.methods.theseus import TheseusRecipe
 from course_lib.training import History, Recipe, Terms, autocast
 from course_lib.views.pareto import Axis, Point, pareto_numbers
@@ -179,13 +188,12 @@ def recipe_of(arm: Arm) -> Recipe:
 
 def loss_terms(arm: Arm) -> Terms:
     """Labels; with answers also the stored ones; with a cosine weight also the live teacher's last hidden states."""
+    recipe = replace(LABELS_AND_ANSWERS, temperature=arm.temperature) if arm.answers else LABELS
+
     def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         text = {name: batch[name] for name in ("input_ids", "attention_mask")}
         mine = model(**text, output_hidden_states=bool(arm.cosine_weight))
-        weight = 0.5 if arm.answers else 1.0
-        out = {"hard": weight * hard_loss(mine.logits, batch["labels"])}
-        if arm.answers:
-            out["soft"] = weight * soft_target_loss(mine.logits, batch["teacher_logits"], temperature=arm.temperature)
+        out = answer_losses(mine.logits, batch, recipe)
         if arm.cosine_weight:
             with torch.no_grad():
                 theirs = teacher().model.base_model(**text).last_hidden_state

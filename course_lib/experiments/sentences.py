@@ -78,6 +78,18 @@ def answer_terms(recipe: hinton.HintonRecipe) -> Terms:
     return terms
 
 
+def answer_losses(logits: Tensor, batch: dict[str, Tensor], recipe: hinton.HintonRecipe) -> dict[str, Tensor]:
+    """The same loss for a student that was read already, because other terms need its states: logits (batch, classes).
+
+    The labels always count; the stored logits do if the recipe gives them a weight.
+    """
+    terms = {"hard": recipe.hard_weight * hinton.hard_loss(logits, batch["labels"])}
+    if recipe.soft_weight:
+        terms["soft"] = recipe.soft_weight * hinton.soft_target_loss(logits, batch["teacher_logits"],
+                                                                     temperature=recipe.temperature)
+    return terms
+
+
 LABELS = hinton.HintonRecipe(temperature=1.0, hard_weight=1.0, soft_weight=0.0)
 LABELS_AND_ANSWERS = hinton.HintonRecipe(temperature=4.0, hard_weight=0.5, soft_weight=0.5)
 
