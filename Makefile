@@ -34,7 +34,7 @@ class: extras  ## grade a simulated class of 100 and check every score
 mutants: setup  ## switch on every known mistake and demand that a test notices
 	@$(RUN) tools/mutants.py
 
-book: setup  ## build the book from the committed notebooks: book/_build/html/index.html
+book: setup  ## build the book from the committed notebooks: pages, a zip of them and a PDF in book/_build
 	@$(RUN) tools/book.py
 
 contents: setup  ## write the tables of chapters on all pages from notebooks/chapters.toml

@@ -7,6 +7,7 @@ import http.server
 import re
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import book  # noqa: E402
+import print_book  # noqa: E402
 
 HTML = ROOT / "book" / "_build" / "html"
 
@@ -30,7 +32,8 @@ def pages() -> list[str]:
     index = HTML / "index.html"
     if not index.exists() or index.stat().st_mtime < max(part.stat().st_mtime for part in parts):
         assert book.build(ROOT / "book", ROOT / "notebooks", ROOT / "book" / "_build") == 0, "the book has warnings"
-    return sorted(page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html") if "_static" not in page.parts)
+    return sorted(page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html")
+                  if "_static" not in page.parts and page.name != "print.html")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +114,7 @@ def test_no_page_scrolls_sideways_on_a_phone(pages: list[str]) -> None:
         watched.page.set_viewport_size({"width": 390, "height": 800})
         for page in pages:
             watched.page.goto(f"{HTML.as_uri()}/{page}")
-            too_wide = watched.page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.documentElement)")
+            too_wide = watched.sideways_overflow()
             assert too_wide <= 1, f"{page} is {too_wide} pixels wider than a phone"
 
 
@@ -139,3 +142,61 @@ def test_axe_finds_no_serious_barrier(pages: list[str], scheme: str) -> None:
             serious = [(v["id"], node["html"]) for v in found if v["impact"] in ("serious", "critical")
                        for node in v["nodes"] if node["html"] != SPHINXS_OWN]
             assert not serious, f"{page}, {scheme}: {serious}"
+
+
+# --- To take away ----------------------------------------------------------------------------------------------------
+
+PRINTED = """() => {
+    const visible = (e) => e.checkVisibility({ visibilityProperty: true });
+    const all = (what) => [...document.querySelectorAll(what)];
+    const ids = all('[id]').map((e) => e.id);
+    return {
+        chapters: all('article').map((a) => a.id),
+        wrong: all('.MathJax_Error, .merror').length,
+        formulas: all('main .math').length, set: all('main .math .MathJax').length,
+        pictures: all('main img').filter((i) => !i.complete || !i.naturalWidth).map((i) => i.outerHTML.slice(0, 200)),
+        views: all('main .course-view').filter((v) => !visible(v)).length,
+        controls: all('main :is(button, input):not([aria-pressed="true"], .cv-node, .cv-word, [type="number"])')
+            .filter(visible).map((e) => e.outerHTML.slice(0, 200)),
+        twice: ids.filter((id, i) => !id.startsWith('MathJax') && ids.indexOf(id) !== i),
+        dead: all('main a[href^="#"]').map((a) => a.getAttribute('href').slice(1)).filter((id) => !ids.includes(id)),
+    };
+}"""
+
+
+def test_the_print_version_holds_every_chapter_with_its_formulas_and_no_dead_button(pages: list[str]) -> None:
+    with open_page(width=900, height=1200) as watched:
+        watched.page.set_default_timeout(300_000)  # two hundred sheets of paper
+        watched.page.emulate_media(media="print")
+        watched.page.goto((HTML / "print.html").as_uri())
+        watched.page.wait_for_function(print_book.READY)
+        found = watched.page.evaluate(PRINTED)
+        watched.check()
+    assert {Path(page).stem for page in pages if page.startswith("notebooks/")} <= set(found["chapters"])
+    assert found["formulas"] > 300 and found["set"] >= found["formulas"] and found["wrong"] == 0
+    for nothing in ("pictures", "views", "controls", "twice", "dead"):
+        assert not found[nothing], f"{nothing}: {found[nothing]}"
+
+
+def test_the_pdf_has_a_sheet_for_everything(pages: list[str]) -> None:
+    content = (HTML.parent / "course-book.pdf").read_bytes()
+    assert content.startswith(b"%PDF-") and content.count(b"/Type /Page\n") > 150
+
+
+def test_the_zip_opens_from_the_disk(pages: list[str], tmp_path: Path) -> None:
+    with zipfile.ZipFile(HTML.parent / "course-book.zip") as packed:
+        packed.extractall(tmp_path)
+    with open_page() as watched:
+        watched.page.goto((tmp_path / "course-book" / "index.html").as_uri())
+        watched.page.get_by_role("link", name="1 · Soft targets and temperature").first.click()
+        watched.page.wait_for_url("**/ch01_hinton.html")
+        watched.page.locator(".course-view[data-view=temperature] svg").first.wait_for()
+        watched.check()
+
+
+def test_without_chromium_the_book_is_built_and_one_sentence_says_what_is_missing(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(print_book, "chromium_path", lambda: None)
+    said = print_book.pdf(tmp_path / "print.html", tmp_path / "book.pdf")
+    assert "no Chromium" in said and "apt-get install chromium" in said and len(said.splitlines()) == 1
+    monkeypatch.setattr(print_book, "chromium_path", lambda: "/bin/false")
+    assert print_book.pdf(tmp_path / "print.html", tmp_path / "book.pdf").startswith("No PDF: Chromium could not")

@@ -10,6 +10,7 @@ The pages ask no other host for anything: MathJax comes from an installed packag
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 import nbformat
 
 import notebooks
+import print_book
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -184,6 +186,9 @@ def build(pages: Path, chapters: Path, output: Path, stale: dict[str, str] | Non
     status = subprocess.run(command, cwd=output.parent, check=False).returncode
     if (output / "html").exists():
         add_mathjax(output / "html")
+        single = print_book.single_page(output / "html", pages / "_toc.yml")
+        print(print_book.pdf(single, output / "course-book.pdf") or f"printed: {output / 'course-book.pdf'}")
+        print_book.pack(output / "html", output / "course-book.zip")
     return status
 
 
@@ -201,7 +206,8 @@ The outputs of this page are older than the code: {reason}. `make notebooks` run
 def put_banner(notebook: Path, reason: str) -> None:
     """Say at the top of a page that its numbers may be old."""
     page = nbformat.read(notebook, as_version=4)
-    page.cells.insert(1, nbformat.v4.new_markdown_cell(BANNER.format(reason=reason), id="stale"))
+    named = re.sub(r"\S*[/_]\S*\w", r"`\g<0>`", reason)
+    page.cells.insert(1, nbformat.v4.new_markdown_cell(BANNER.format(reason=named), id="stale"))
     nbformat.write(page, notebook)
 
 
