@@ -25,7 +25,7 @@ AveragedOver = Literal["examples", "tokens", "token pairs", "labels"]
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a batch. `empty`: the batch had too few rows; this part holds a row of another one, without weight."""
+    """Some rows of a batch. empty: there were too few, so this part holds a row of another part, without weight."""
 
     batch: Batch
     whole: Batch
@@ -105,8 +105,9 @@ def add_up(parameters: Sequence[nn.Parameter], values: dict[str, Tensor]) -> dic
     message = torch.cat([used, numbers, *(g.float().flatten() for g in grads)])
     distributed.all_reduce(message)
     used, numbers, rest = message.split([len(used), len(numbers), len(message) - len(used) - len(numbers)])
-    for parameter, n, summed in zip(parameters, used.tolist(), rest.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = summed.view_as(parameter).to(parameter.dtype) if n else None
+    summed = rest.split([p.numel() for p in parameters])
+    for parameter, users, grad in zip(parameters, used.tolist(), summed, strict=True):
+        parameter.grad = grad.view_as(parameter).to(parameter.dtype) if users else None
     return dict(zip(values, numbers.unbind(), strict=True))
 
 

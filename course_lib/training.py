@@ -224,7 +224,8 @@ class _Run:
     # -- checkpoints: one file, replaced atomically, tensors only
 
     def save_if_due(self, step: int) -> None:
-        if self.folder and process_number() == 0 and ((step + 1) % self.recipe.save_every == 0 or step + 1 == self.recipe.steps):
+        due = (step + 1) % self.recipe.save_every == 0 or step + 1 == self.recipe.steps
+        if self.folder and due and process_number() == 0:
             self.flush()
             self.save(step + 1)
 

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
 
 from course_lib.experiments import ch02_bilstm as lab
 from course_lib.masking import IGNORED
@@ -63,15 +62,6 @@ def test_stored_answers_become_logits_without_their_common_part(monkeypatch):
     row = lab._row("good", {"label": 0, "teacher_logits": logits.log_softmax(-1).numpy()})
     assert row["input_ids"] == [4] and row["label"] == 0
     np.testing.assert_allclose(row["teacher_logits"], [1.5, -1.5], rtol=1e-6)
-
-
-def test_each_model_is_timed_on_its_own_ids():
-    teacher = BertForSequenceClassification(BertConfig(vocab_size=40, hidden_size=8, num_hidden_layers=1,
-                                                       num_attention_heads=1, intermediate_size=8)).eval()
-    student = bilstm.BiLstm(torch.randn(6, 4), 2, hidden=3, fc=3)
-    for model, ids in ((teacher, [[2, 39, 3]]), (student, [[5, 1]])):
-        batch = {"input_ids": torch.tensor(ids)}
-        torch.testing.assert_close(lab.OnItsOwn(model, batch)().logits, model(**batch).logits)
 
 
 @pytest.mark.assets

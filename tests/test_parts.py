@@ -84,7 +84,7 @@ def test_every_row_is_in_exactly_one_part_and_the_weights_add_up_to_one():
 def test_sizes_count_what_a_loss_is_a_mean_over():
     batch = {"attention_mask": torch.tensor([[1, 1, 1], [1, 0, 0]]), "labels": torch.tensor([[7, -100, -100]] * 2)}
     assert [size(batch, over) for over in ("examples", "tokens", "token pairs", "labels")] == [2, 4, 10, 2]
-    with pytest.raises(ValueError, match="'examples', 'tokens'.*not 'words'"):
+    with pytest.raises(ValueError, match=r"'examples', 'tokens'.*not 'words'"):
         size(batch, "words")
 
 

@@ -68,6 +68,7 @@ ARMS = {
     "narrow, from the assistant": Arm("narrow", "attention + values", "assistant", distil_steps=200),
     "narrow, QQ + KK + VV": Arm("narrow", "QQ + KK + VV", distil_steps=200),
     "half depth": Arm("half depth", **COPIED),
+    "half depth, more fine-tuning": Arm("half depth", steps=400, **COPIED),
     "half depth, attention + values": Arm("half depth", "attention + values", distil_steps=100, **COPIED),
 }
 NARROW = [name for name, arm in ARMS.items() if arm.student == "narrow"]

@@ -38,6 +38,7 @@ from course_lib.experiments import ch05_tinybert as ch05
 from course_lib.experiments import ch06_mobilebert as ch06
 from course_lib.experiments import ch07_minilm as ch07
 from course_lib.experiments import ch08_theseus as ch08
+from course_lib.experiments import ch09_cached as ch09
 from course_lib.experiments import sentences
 from course_lib.experiments.sentences import (
     BATCH_SIZE,
@@ -59,7 +60,6 @@ from course_lib.measures import (
     mean_and_interval,
     paired_difference,
 )
-from course_lib.methods import cached
 from course_lib.methods.distilbert import cosine_loss
 from course_lib.methods.theseus import TheseusRecipe
 from course_lib.training import History, Recipe, Terms, autocast
@@ -169,11 +169,7 @@ AIMS = {
 
 def one_layer(seed: int) -> PreTrainedModel:
     """Chapter 9's student: the teacher's embeddings (words frozen), one fresh layer, fresh pooler and classifier."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        student = cached.document_student(teacher().model)
-    student.get_input_embeddings().requires_grad_(False)
-    return student.train()
+    return ch09.student(seed, source=teacher().model)
 
 
 def start(arm: Arm, seed: int) -> PreTrainedModel:
@@ -253,9 +249,8 @@ def timed_against_teacher(name: str, model: nn.Module, count: int, repeats: int)
     middle = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     chosen = middle[len(rows) // 2 - count // 2 :][:count]
     mine = ch02.word_rows("test") if name == "BiLSTM" else rows
-    own, theirs = ({key: batch[key] for key in ("input_ids", "attention_mask")}
-                   for batch in (pad([mine[i] for i in chosen]), pad([rows[i] for i in chosen])))
-    return latency_ratio(ch02.OnItsOwn(model, own), ch02.OnItsOwn(teacher().model, theirs), {}, repeats)
+    own, theirs = (pad([mine[i] for i in chosen]), pad([rows[i] for i in chosen]))
+    return latency_ratio(model, teacher().model, own, repeats, teacher_batch=theirs)
 
 
 @dataclass(frozen=True)

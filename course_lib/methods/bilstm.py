@@ -258,6 +258,13 @@ class WordVocabulary:
         self.ids = {word: i for i, word in enumerate((*self.SPECIAL, *found))}
         self.vectors = torch.cat([special, vectors])
 
+    @classmethod
+    def restored(cls, words: Sequence[str], vectors: Float[Tensor, "vocabulary width"]) -> WordVocabulary:
+        """A vocabulary that was saved: `list(vocabulary.ids)` and the vectors, row by row."""
+        vocabulary = cls.__new__(cls)
+        vocabulary.ids, vocabulary.vectors = {word: i for i, word in enumerate(words)}, vectors
+        return vocabulary
+
     def encode(self, text: str, pair: str | None = None) -> dict[str, list[int]]:
         """input_ids of one text, or of a pair with token_type_ids 0 and 1; ready for `data.pad`."""
         sentences = [self._of(split_words(t)) for t in (text, pair) if t is not None]
