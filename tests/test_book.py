@@ -17,8 +17,9 @@ from browser import open_page
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-import book  # noqa: E402
 import print_book  # noqa: E402
+
+import book  # noqa: E402
 
 HTML = ROOT / "book" / "_build" / "html"
 

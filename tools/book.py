@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 import nbformat
+import print_book
 
 import notebooks
-import print_book
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -99,13 +99,21 @@ def row_of(line) -> str:
     return f"| {line.arm} | {measured.mean:.2f} [{measured.low:.2f}, {measured.high:.2f}] | {difference} | {verdict} |"
 
 
+def speed_page() -> str:
+    """The page of sizes, times and memory, from what `make bench` measured."""
+    from course_lib.bench import page, record
+
+    return page.page(record.load())
+
+
 LIBRARY = """# The library
 
 Every public function and class of `course_lib`, with its shapes, units, errors and source. This page is made from the
 docstrings. In a notebook, `show(function)` shows the code itself.
 """
 # Answers to exercises, measurements, mistakes and the grader are no reference.
-NOT_SHOWN = tuple(f"course_lib.{package}." for package in ("exercises", "experiments", "mutants", "classroom"))
+NOT_SHOWN = tuple(f"course_lib.{package}." for package in (
+    "bench", "exercises", "experiments", "mutants", "classroom"))
 
 
 def library_page() -> str:
@@ -141,7 +149,7 @@ def section(file: str, heading: str) -> str:
 
 def generated() -> dict[str, str]:
     """The pages that are made from the repository itself: name of the file -> text."""
-    return {"deviations.md": deviations(), "results.md": results_page(), "library.md": library_page(),
+    return {"deviations.md": deviations(), "results.md": results_page(), "speed.md": speed_page(), "library.md": library_page(),
             "add_a_paper.md": section("CONTRIBUTING.md", "Add a paper in an hour"),
             "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")}
 
