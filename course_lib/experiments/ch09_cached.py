@@ -124,13 +124,14 @@ def prepare() -> None:
 # --- Students --------------------------------------------------------------------------------------------------------
 
 
-def student(seed: int, start: str = "embeddings") -> PreTrainedModel:
+def student(seed: int, start: str = "embeddings", source: PreTrainedModel | None = None) -> PreTrainedModel:
     """A one-layer student. "embeddings": the practitioner's (`cached.document_student`). "first layer": the teacher's
     first block as well. "narrow": 192 wide, 6 heads, the embeddings by principal components.
 
     Copied word embeddings stay frozen: a step takes half the time. The narrow ones are new, so they are trained.
+    source: the model to copy from (default: this chapter's teacher).
     """
-    model = teacher().model
+    model = source or teacher().model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if start == "narrow":
