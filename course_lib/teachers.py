@@ -15,6 +15,7 @@ import platform
 import shutil
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -216,6 +217,7 @@ def score(model: PreTrainedModel, made: TeacherRecipe, split: str) -> dict[str, 
     return {"accuracy": 100 * right / total}
 
 
+@cache  # while a teacher learns, its score on the same split is asked for again and again
 def _task(made: TeacherRecipe, split: str) -> SimpleNamespace:
     tokenizer, rows = load_tokenizer(), load_data(made.data)[split]
     if made.data == "wikipedia":
