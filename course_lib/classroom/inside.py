@@ -72,8 +72,7 @@ def answers(name: str, namespace: dict[str, Any]) -> None:
     if not sent["refused"]:
         with open(os.environ["COURSE_HIDDEN_INPUTS"], encoding="utf-8") as file:
             stored = json.load(file)[name]
-        calls = [call(asked, entry) for entry in stored]
-        calls += [one for rule in asked.properties for one in rule.calls()]
+        calls = checking.all_calls(asked, [call(asked, entry) for entry in stored])
         sent["outcomes"] = [asdict(outcome) for outcome in guard.run(function, calls, asked.seconds)]
     display({ANSWERS: json.dumps(sent), "text/plain": ""}, raw=True)  # as text: JSON proper knows no NaN
 

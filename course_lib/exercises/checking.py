@@ -56,12 +56,13 @@ def judge(question: Question, function: object) -> Verdict:
     if reason := not_the_function(question, function):
         return Verdict(question.name, "not yet", 0, question.points, reason, 1)
     stored = cases(question)
-    return assess(question, stored, guard.run(function, all_calls(question, stored), question.seconds))
+    calls = all_calls(question, [case.call for case in stored])
+    return assess(question, stored, guard.run(function, calls, question.seconds))
 
 
-def all_calls(question: Question, stored: Sequence[Case]) -> list[guard.Call]:
-    """What a function is asked: the stored cases, then what the properties want to see."""
-    return [case.call for case in stored] + [call for rule in question.properties for call in rule.calls()]
+def all_calls(question: Question, stored: Sequence[guard.Call]) -> list[guard.Call]:
+    """What a function is asked: the calls of the stored cases, then what the properties want to see."""
+    return [*stored, *(call for rule in question.properties for call in rule.calls())]
 
 
 def assess(question: Question, stored: Sequence[Case], outcomes: Sequence[guard.Outcome]) -> Verdict:
