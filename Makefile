@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras lab test assignments grade class mutants book teacher results contents notebooks lock stamp wheel clean
+.PHONY: help setup extras lab test assignments grade class mutants book teacher results contents notebooks bench lock stamp wheel clean
 
 help:       ## show this list
 	@sed -n 's/^\([a-z]*\): *.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -51,11 +51,15 @@ teacher: setup  ## train the three teachers again (about an hour without a GPU)
 results: setup  ## measure the numbers of the chapters' tables again, over several seeds
 	@$(RUN) -m course_lib.results
 
+bench: setup  ## measure how fast and small the models are, and what teaching costs (ten quiet minutes)
+	@$(RUN) -m course_lib.bench
+
 lock: setup  ## write constraints.txt and environment.yml from what is installed
 	@$(RUN) tools/lock.py
 
-stamp: setup  ## write the repository address of pyproject.toml into every setup line
+stamp: setup  ## write the repository address of pyproject.toml into every setup line and badge
 	@$(RUN) tools/notebooks.py stamp
+	@$(RUN) tools/badges.py
 
 wheel: setup  ## build dist/course_lib-*.whl, for machines without this folder
 	@$(RUN) -m pip wheel --quiet --no-deps --wheel-dir dist .

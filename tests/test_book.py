@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
 import re
 import sys
 import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
+import yaml
 from browser import open_page
+from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+import badges  # noqa: E402
 import print_book  # noqa: E402
 
 import book  # noqa: E402
@@ -143,6 +149,56 @@ def test_axe_finds_no_serious_barrier(pages: list[str], scheme: str) -> None:
             serious = [(v["id"], node["html"]) for v in found if v["impact"] in ("serious", "critical")
                        for node in v["nodes"] if node["html"] != SPHINXS_OWN]
             assert not serious, f"{page}, {scheme}: {serious}"
+
+
+def test_with_an_address_the_built_page_has_launch_buttons_and_asks_nobody(monkeypatch, tmp_path: Path) -> None:
+    """A book of two pages with the course's own settings and a made-up address."""
+    source = tmp_path / "src"
+    (source / "notebooks").mkdir(parents=True)
+    (source / "references.bib").write_text("")
+    (source / "index.md").write_text("# Small\n")
+    (source / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- file: notebooks/ch01_a\n")
+    cell = nbformat.v4.new_markdown_cell("# A")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), source / "notebooks" / "ch01_a.ipynb")
+    monkeypatch.setattr(badges, "address", lambda root: "https://github.com/someone/distil")
+    settings = badges.config(yaml.safe_load((ROOT / "book" / "_config.yml").read_text("utf-8")))
+    (source / "_config.yml").write_text(yaml.safe_dump(settings))
+    assert book.run_sphinx(source, tmp_path) == 0
+    text = (tmp_path / "_build" / "html" / "notebooks" / "ch01_a.html").read_text("utf-8")
+    assert "https://colab.research.google.com/github/someone/distil/blob/main/notebooks/ch01_a.ipynb" in text
+    assert re.search(r"https://mybinder\.org/v2/gh/someone/distil/main\?urlpath=\S*notebooks/ch01_a\.ipynb", text)
+    assert 'href="https://github.com/someone/distil"' in text
+    assert not re.findall(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=[\"'](?:https?:)?//[^\"']*", text)
+
+
+# --- Links -----------------------------------------------------------------------------------------------------------
+
+
+HOSTS = {"arxiv.org": "the papers", "github.com": "the papers' original codes",
+         "nbgrader.readthedocs.io": "the gradebook of a class", "distributed.dask.org": "grading on several machines"}
+
+
+def test_every_link_and_picture_leads_somewhere(pages: list[str]) -> None:
+    """Files and anchors of the book are looked up; other hosts are not asked, but each has a reason to be linked."""
+    read = {page: BeautifulSoup((HTML / page).read_text("utf-8"), "html.parser") for page in pages}
+    anchors = {page: {tag.get("id") or tag.get("name") for tag in soup.select("[id], a[name]")}
+               for page, soup in read.items()}
+    wrong = []
+    for page, soup in read.items():
+        for tag in soup.select("a[href], img[src], link[href], script[src]"):
+            to = tag.get("href") or tag.get("src")
+            parts = urlsplit(to)
+            if parts.scheme == "data":
+                continue
+            if parts.scheme or parts.netloc:
+                wrong += [f"{page}: {to}"] if parts.scheme != "https" or parts.hostname not in HOSTS else []
+                continue
+            target = os.path.normpath((HTML / page).parent / unquote(parts.path)) if parts.path else HTML / page
+            name = os.path.relpath(target, HTML)
+            if not Path(target).exists() or (parts.fragment and name in anchors
+                                             and unquote(parts.fragment) not in anchors[name]):
+                wrong.append(f"{page}: {to}")
+    assert not wrong, "\n".join(wrong)
 
 
 # --- To take away ----------------------------------------------------------------------------------------------------

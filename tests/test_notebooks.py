@@ -18,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+import badges  # noqa: E402
 import contents  # noqa: E402
 
 import notebooks  # noqa: E402
@@ -527,6 +528,50 @@ def test_the_setup_cell_without_an_address_says_how_to_install(tmp_path: Path) -
     exec(first, {})
     with pytest.raises(AssertionError, match="make wheel"):
         exec(first.replace('find_spec("course_lib")', 'find_spec("no_such_course")'), {})
+
+
+@pytest.fixture
+def addressed(tmp_path: Path) -> Path:
+    """A copy of the pages that show the address, with a made-up one."""
+    (tmp_path / "book").mkdir()
+    for name in ("README.md", "book/index.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "x"\n[project.urls]\nRepository = "https://github.com/someone/distil/"\n')
+    return tmp_path
+
+
+SETTINGS = {"html": {"use_repository_button": False}, "launch_buttons": {"thebe": False}}
+
+
+def test_with_an_address_every_badge_and_button_follows_from_it(addressed: Path) -> None:
+    assert len(badges.out_of_date(addressed)) == 2
+    for path, text in badges.pages(addressed).items():
+        path.write_text(text)
+        assert "https://colab.research.google.com/github/someone/distil/blob/main/notebooks/ch00_start" in text
+        assert "https://mybinder.org/v2/gh/someone/distil/main?urlpath=lab/tree/notebooks/ch00_start" in text
+    assert badges.out_of_date(addressed) == []
+    assert "git+https://github.com/someone/distil" in notebooks.setup_cell(addressed)
+    settings = badges.config(SETTINGS, addressed)
+    assert settings["repository"]["url"] == "https://github.com/someone/distil"
+    assert settings["html"]["use_repository_button"] and settings["launch_buttons"]["colab_url"]
+    # The landing page asks no other host: links, no pictures.
+    assert "![" not in badges.landing(addressed) and "[![" in badges.readme(addressed)
+
+
+def test_without_an_address_there_is_no_badge_and_no_button(addressed: Path) -> None:
+    (addressed / "pyproject.toml").write_text('[project]\nname = "x"\n')
+    assert badges.readme(addressed) == badges.landing(addressed) == ""
+    assert badges.config(SETTINGS, addressed) == SETTINGS
+
+
+def test_elsewhere_than_on_github_only_the_repository_is_linked(addressed: Path) -> None:
+    (addressed / "pyproject.toml").write_text('[project.urls]\nRepository = "https://example.org/r"\n[project]\nname="x"')
+    assert badges.readme(addressed) == "" and "https://example.org/r" in badges.landing(addressed)
+    assert "colab_url" not in badges.config(SETTINGS, addressed)["launch_buttons"]
+    (addressed / "pyproject.toml").write_text('[project.urls]\nRepository = "git@example.org:r"\n[project]\nname="x"')
+    with pytest.raises(SystemExit, match="must begin with https"):
+        badges.address(addressed)
 
 
 def test_start_is_one_sentence_and_gives_the_same_seeds_again() -> None:

@@ -48,7 +48,9 @@ def texts_of(module: Path) -> Iterator[str]:
 
 @cache
 def dictionary() -> set[str]:
-    return set(SpellChecker(language="en").word_frequency.dictionary)
+    """English, and the names of the packages that the course is built on."""
+    packages = re.findall(r'^    "([A-Za-z]\w*)', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    return set(SpellChecker(language="en").word_frequency.dictionary) | {name.lower() for name in packages}
 
 
 def unknown(found: set[str]) -> set[str]:

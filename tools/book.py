@@ -18,8 +18,10 @@ import textwrap
 import time
 from pathlib import Path
 
+import badges
 import nbformat
 import print_book
+import yaml
 
 import notebooks
 
@@ -149,7 +151,8 @@ def section(file: str, heading: str) -> str:
 
 def generated() -> dict[str, str]:
     """The pages that are made from the repository itself: name of the file -> text."""
-    return {"deviations.md": deviations(), "results.md": results_page(), "speed.md": speed_page(), "library.md": library_page(),
+    return {"deviations.md": deviations(), "results.md": results_page(), "library.md": library_page(),
+            "speed.md": speed_page(),
             "add_a_paper.md": section("CONTRIBUTING.md", "Add a paper in an hour"),
             "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")}
 
@@ -178,6 +181,13 @@ def add_mathjax(html: Path) -> None:
                       .replace("""url('"+n+"/MathJax_""", """local('"+n+"/MathJax_"""), encoding="utf-8")
 
 
+def run_sphinx(source: Path, parent: Path) -> int:
+    """Build the folder `source` into `parent`/_build. Returns 0 if there was no warning."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source),
+               "--path-output", str(parent), "--all", "--warningiserror", "--keep-going", "--quiet"]
+    return subprocess.run(command, cwd=parent, check=False).returncode
+
+
 def build(pages: Path, chapters: Path, output: Path, stale: dict[str, str] | None = None) -> int:
     """Write `output`/html; `stale` pages get a banner. Returns the exit status of Sphinx: 0 if there was no warning."""
     source = output / "src"
@@ -187,11 +197,11 @@ def build(pages: Path, chapters: Path, output: Path, stale: dict[str, str] | Non
             put_banner(notebook, reason)
     for name, text in generated().items():
         (source / name).write_text(text, encoding="utf-8")
+    settings = yaml.safe_load((source / "_config.yml").read_text(encoding="utf-8"))
+    (source / "_config.yml").write_text(yaml.safe_dump(badges.config(settings), allow_unicode=True), encoding="utf-8")
     landing = (source / "index.md").read_text(encoding="utf-8")
     (source / "index.md").write_text(landing.replace(EXPLORER, live_explorer()), encoding="utf-8")
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source),
-               "--path-output", str(output.parent), "--all", "--warningiserror", "--keep-going", "--quiet"]
-    status = subprocess.run(command, cwd=output.parent, check=False).returncode
+    status = run_sphinx(source, output.parent)
     if (output / "html").exists():
         add_mathjax(output / "html")
         single = print_book.single_page(output / "html", pages / "_toc.yml")

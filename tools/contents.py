@@ -101,15 +101,16 @@ PAGES: dict[str, Callable[[list[Entry]], str]] = {
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def with_block(page: str, text: str, block: str) -> str:
+def with_block(page: str, text: str, block: str, name: str = "chapters", command: str = "make contents") -> str:
     """The page with everything between its two marks replaced. Raises: SystemExit where the marks are missing."""
-    begin, end, gap = (("  # chapters: begin (make contents)", "  # chapters: end", "\n") if page.endswith(".yml") else
-                       ("<!-- chapters: begin (make contents) -->", "<!-- chapters: end -->", "\n\n"))
+    begin, end, gap = f"<!-- {name}: begin ({command}) -->", f"<!-- {name}: end -->", "\n\n"
+    if page.endswith(".yml"):
+        begin, end, gap = f"  # {name}: begin ({command})", f"  # {name}: end", "\n"
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise SystemExit(f"{page} must have the lines {begin.strip()!r} and {end.strip()!r}.")
-    return f"{before}{begin}{gap}{block}{gap}{end}{after}"
+    return f"{before}{begin}{gap}{block}{gap if block else ''}{end}{after}"
 
 
 def pages(root: Path = ROOT) -> dict[Path, str]:

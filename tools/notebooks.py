@@ -16,10 +16,10 @@ import re
 import statistics
 import sys
 import time
-import tomllib
 from datetime import datetime
 from pathlib import Path
 
+import badges
 import contents
 import freshness
 import jupytext
@@ -45,8 +45,7 @@ NOT_COMPARED = {"nbval-ignore-output", "nbval-skip"}
 
 def setup_cell(root: Path = ROOT) -> str:
     """The first code cell of every notebook. The address comes from [project.urls] Repository in pyproject.toml."""
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    address = project.get("urls", {}).get("Repository")
+    address = badges.address(root)
     if address:
         way = f'or get_ipython().run_line_magic("pip", "install -q git+{address}")'
     else:
@@ -323,7 +322,7 @@ def write(notebook: NotebookNode, target: Path) -> None:
 
 
 def check() -> int:
-    problems, setup = contents.out_of_date(), setup_cell()
+    problems, setup = contents.out_of_date() + badges.out_of_date(), setup_cell()
     for path in sources([]):
         difference = drift(path)
         if difference:
