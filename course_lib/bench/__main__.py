@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from datasets import disable_progress_bars
+
 from course_lib.bench import clock, page, record
 
 # Part -> how many seconds its clock may take; building, training and exporting come on top.
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     if unknown:
         print(f"No part '{unknown[0]}'. There are: {', '.join(PARTS)}, and --quick.", file=sys.stderr)
         return 2
+    disable_progress_bars()  # of `datasets`, between our tables
     for part in parts:
         found = run(part, quick)
         print(f"{page.section(part, found)}\n\n{part}: {found['minutes']} minutes\n", flush=True)

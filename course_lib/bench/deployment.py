@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -80,7 +81,7 @@ def exported(model: PreTrainedModel, folder: Path) -> Shipped:
     file = folder / "model.pt2"
     torch.export.save(_program(model), file)
     module = torch.export.load(file).module()
-    return Shipped(lambda ids, mask: module(ids, mask), file.stat().st_size)
+    return Shipped(module, file.stat().st_size)
 
 
 def onnx_float32(model: PreTrainedModel, folder: Path) -> Shipped:
@@ -190,8 +191,8 @@ def formats(models: Mapping[str, PreTrainedModel], rows: list[dict], seconds: fl
     """
     ready, found = {}, []
     with tempfile.TemporaryDirectory() as folder, _quiet(), torch.inference_mode(False):
-        for number, (model_name, model) in enumerate(models.items()):
-            model = _for_use(model)
+        for number, (model_name, given) in enumerate(models.items()):
+            model = _for_use(given)
             inside = Path(folder) / str(number)
             inside.mkdir()
             for name, ship in FORMATS.items():
@@ -234,14 +235,19 @@ def _score(ready: dict[tuple[str, str], Shipped], found: list[dict], rows: list[
 def _time(ready: dict[tuple[str, str], Shipped], found: list[dict], rows: list[dict], seconds: float) -> None:
     for count, share in ((1, 0.2), (32, 0.8)):
         batch = _middle(rows, count)
-        work = {" ".join(key): lambda _, one=one: one.run(batch["input_ids"], batch["attention_mask"])
+        work = {" ".join(key): partial(_run, one, batch["input_ids"], batch["attention_mask"])
                 for key, one in ready.items()}
         times = clock.in_turns(work, share * seconds)
         for row in found:
             name = f"{row['model']} {row['format']}"
             if name in times:
                 row |= {f"ms_{count}": clock.milliseconds(times, name),
-                        f"ratio_{count}": clock.ratio(times, name, next(iter(work))), f"rounds_{count}": len(times[name])}
+                        f"ratio_{count}": clock.ratio(times, name, next(iter(work))),
+                        f"rounds_{count}": len(times[name])}
+
+
+def _run(shipped: Shipped, ids: Tensor, mask: Tensor, _round: int) -> None:
+    shipped.run(ids, mask)
 
 
 def _middle(rows: list[dict], count: int) -> dict[str, Tensor]:

@@ -160,14 +160,17 @@ def _cost(found: dict) -> list[str]:
 
 
 def _memory(found: dict) -> list[str]:
+    if "left_out" in found:
+        return [f"Left out here: {found['left_out']}"]
     rows = [[row["method"], row["at_rest_mb"], row["bare_mb"], row["real_mb"],
              f"{row['real_mb'] - row['bare_mb']:+d}"] for row in found["methods"]]
     return [
-        "The most memory the process has taken so far (on a GPU: has allocated), in MB: before training (libraries, "
-        f"data and both models), after {found['steps']} steps of the bare minimum, and after {found['steps']} steps "
-        "with the real losses. Every method runs in a fresh process.",
+        "What the process holds before training (libraries, data, both models), the most it takes in "
+        f"{found['steps']} steps of the bare minimum, and the most in {found['steps']} steps with the real losses, in "
+        "MB (on a GPU: what is allocated there). Every method runs in a fresh process.",
         table(["method", "before training", "bare minimum", "with losses", "the losses' share"], rows)]
 
 
-SECTIONS = {"shapes": ("The papers' networks", _shapes), "deployment": ("Our models as they would be shipped", _deployment),
+SECTIONS = {"shapes": ("The papers' networks", _shapes),
+            "deployment": ("Our models as they would be shipped", _deployment),
             "cost": ("What teaching costs", _cost), "memory": ("Memory", _memory)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -107,12 +108,16 @@ def networks(builders: Mapping[str, Callable[[], nn.Module]], seconds: float, *,
     for size in batch_sizes:
         batch = random_batch(size, length, where)
         with torch.inference_mode():
-            times = clock.in_turns({name: lambda _, model=model: model(**batch) for name, model in built.items()},
+            times = clock.in_turns({name: partial(_read, model, batch) for name, model in built.items()},
                                    seconds * shares[size], least=4, where=where)
         for name, row in rows.items():
             row |= {f"ms_{size}": clock.milliseconds(times, name), f"ratio_{size}": clock.ratio(times, name, reference),
                     f"rounds_{size}": len(times[name])}
     return list(rows.values())
+
+
+def _read(model: nn.Module, batch: dict[str, Tensor], _round: int) -> None:
+    model(**batch)
 
 
 def random_batch(size: int, length: int, where: torch.device | None = None) -> dict[str, Tensor]:
