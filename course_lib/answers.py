@@ -12,10 +12,12 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from course_lib.assets import DATA, cache_folder
 from course_lib.methods.cached import SoftLabels, load_soft_labels
+from course_lib.training import write_atomically
 
 LARGEST = 1_000_000  # bytes of a file that is worth committing: asking for it takes a learner's minutes
 SPLITS = ("train", "validation", "test")
@@ -52,7 +54,7 @@ def main(names: list[str]) -> None:
         if not source.exists() or source.stat().st_size > LARGEST:
             print(f"{name}: {'too large to commit' if source.exists() else 'not in the cache folder'}")
             continue
-        shutil.copyfile(source, folder / source.name)
+        write_atomically(folder / source.name, partial(shutil.copyfile, source))
         print(f"{name}: {source.stat().st_size:,} bytes")
 
 

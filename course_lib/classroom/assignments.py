@@ -30,6 +30,7 @@ from traitlets.config import Config
 
 from course_lib.classroom.submissions import grade_id, squeezed
 from course_lib.exercises.questions import Chapter, Question, chapter, chapter_names
+from course_lib.training import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -239,9 +240,7 @@ def _same(file: Path, text: str) -> bool:
 
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
+    write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _without_course_metadata(file: Path) -> None:

@@ -34,6 +34,7 @@ from course_lib.classroom.inside import ANSWERS
 from course_lib.exercises import guard
 from course_lib.exercises.checking import Verdict, assess
 from course_lib.exercises.questions import Question, case, chapter, question
+from course_lib.training import write_atomically
 
 START_SECONDS = 180  # the kernel and its imports, on a busy machine
 CELL_SECONDS = 20  # a student's own cell
@@ -101,7 +102,7 @@ def _clock() -> Callable[[NotebookNode], float]:
             return START_SECONDS
         started.append(time.monotonic())
         left = started[0] + WHOLE_SECONDS - time.monotonic()
-        return TEST_SECONDS if _is_test(cell) else max(1, min(CELL_SECONDS, left))
+        return TEST_SECONDS if submissions.is_test(cell) else max(1, min(CELL_SECONDS, left))
 
     return seconds
 
@@ -117,7 +118,7 @@ class Judge(NbGraderPreprocessor):
         hidden = json.loads(Path(self.hidden).read_text(encoding="utf-8"))
         found = {}
         for cell in nb.cells:
-            if not _is_test(cell):
+            if not submissions.is_test(cell):
                 continue
             name = cell.metadata.nbgrader.grade_id.removesuffix("-test").replace("-", ".")
             verdict = (_quiz(name, self.letters) if name.endswith(".quiz")
@@ -171,10 +172,6 @@ def _shown(verdict: Verdict) -> str:
     return f"<p><strong>{escape(verdict.headline)}</strong><br>{escape(verdict.message)}</p>"
 
 
-def _is_test(cell: NotebookNode) -> bool:
-    return bool(cell.metadata.get("nbgrader", {}).get("grade"))
-
-
 # --- one file ---------------------------------------------------------------------------------------------------------
 
 
@@ -204,10 +201,8 @@ def grade(file: Path, student: str, course: Path, target: Path) -> list[Result]:
 def save(results: list[Result], target: Path) -> None:
     """Write results.json whole or not at all: it says that this submission is done."""
     target.mkdir(parents=True, exist_ok=True)
-    temporary = target / ".results.part"
-    temporary.write_text(json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False),
-                         encoding="utf-8")
-    os.replace(temporary, target / "results.json")
+    text = json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False)
+    write_atomically(target / "results.json", lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _grade_chapter(handed: submissions.Handed, student: str, file: Path, course: Path, target: Path,

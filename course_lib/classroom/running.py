@@ -65,17 +65,26 @@ def _short(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def stamp(task: Task, course: Path) -> str:
-    """What a result depends on: the file, the assignments with their hidden tests, the grader, its sandbox."""
+def stamp(task: Task, course: Path, shared: bytes = b"") -> str:
+    """What a result depends on: the file, the assignments with their hidden tests, the grader, its sandbox.
+
+    shared: what `_shared(course)` returned, so that it is not computed again for every file.
+    """
+    digest = hashlib.sha256(shared or _shared(course))
+    if not task.file.is_symlink():
+        digest.update(task.file.read_bytes())
+    return digest.hexdigest()
+
+
+def _shared(course: Path) -> bytes:
+    """A digest of what all results of a class depend on."""
     digest = hashlib.sha256(sandbox.kind().encode())
     library = Path(grading.guard.__file__).parent
     for file in (*sorted(course.glob("source/*/*.ipynb")), *sorted(course.glob("hidden/ch*.json")),
                  *sorted(course.glob("hidden/lab*.json")), *sorted(Path(__file__).parent.glob("*.py")),
                  *sorted(library.glob("*.py"))):
         digest.update(file.read_bytes())
-    if not task.file.is_symlink():
-        digest.update(task.file.read_bytes())
-    return digest.hexdigest()
+    return digest.digest()
 
 
 # --- one submission, in a process that may die ------------------------------------------------------------------------
@@ -169,17 +178,21 @@ def _unpack(files: dict[str, bytes], folder: Path) -> None:
 def grade_all(submissions: Path, course: Path, engine: Engine, say: Callable[[str], None] = print) -> list[Result]:
     """Grade what changed, put everything into the gradebook, and return all results in the order of the files."""
     tasks, graded = collect(submissions), course / "graded"
-    stamps = {task.name: stamp(task, course) for task in tasks}
+    shared = _shared(course)
+    stamps = {task.name: stamp(task, course, shared) for task in tasks}
     fresh = [task for task in tasks if _stamped(graded / task.name) != stamps[task.name]]
     say(f"{len(tasks)} files, {len(fresh)} of them new or changed. {sandbox.explained()}")
+    stored = {}
     for count, task in enumerate(engine(fresh, course, graded), start=1):
+        stored[task.name] = results(graded, task)
         (graded / task.name / "stamp.txt").write_text(stamps[task.name], encoding="utf-8")
-        points = ", ".join(f"{r.chapter or 'not graded'} {r.points:g} of {r.out_of:g}" for r in results(graded, task))
+        points = ", ".join(f"{r.chapter or 'not graded'} {r.points:g} of {r.out_of:g}" for r in stored[task.name])
         say(f"[{count}/{len(fresh)}] {task.file.name}: {points}")
-    found = [result for task in tasks for result in results(graded, task)]
-    book = Book(course)
+    book, found = Book(course), []
     for task in tasks:
-        book.enter(task, results(graded, task), graded / task.name)
+        of_this = stored.get(task.name) or results(graded, task)
+        book.enter(task, of_this, graded / task.name)
+        found += of_this
     book.override(course / "overrides.csv")
     book.correct(found)
     return found

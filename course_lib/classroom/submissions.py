@@ -70,7 +70,7 @@ def _from_notebook(content: dict, released: dict[str, NotebookNode]) -> Handed:
         raise NotAnAnswerError(f"The notebook holds more than {MOST_SOURCE:,} characters of code.")
     name = _which_chapter([_grade_id(cell) for cell in cells], "\n".join(text for _, text in texts), released)
     asked, assignment = chapter(name), released[name]
-    tests = {cell.metadata.nbgrader.grade_id: cell.source for cell in assignment.cells if _is_test(cell)}
+    tests = {cell.metadata.nbgrader.grade_id: cell.source for cell in assignment.cells if is_test(cell)}
     handed = Handed(name, [])
     known = _chapter_cells(assignment)
     whole_chapter = not any(_grade_id(cell) for cell in cells)
@@ -96,7 +96,7 @@ def _grade_id(cell: dict) -> str:
     return str(ours.get("grade_id", "")) if isinstance(ours, dict) else ""
 
 
-def _is_test(cell: NotebookNode) -> bool:
+def is_test(cell: NotebookNode) -> bool:
     return bool(cell.metadata.get("nbgrader", {}).get("grade"))
 
 
@@ -260,7 +260,7 @@ def notebook(handed: Handed, assignment: NotebookNode) -> NotebookNode:
     for cell in assignment.cells:
         if cell.metadata.get("nbgrader", {}).get("grade_id") == grade_id(f"{asked.name}.quiz"):
             made.cells.append(new_code_cell(f'# answer("{asked.name}.quiz", "{letters}")', metadata=cell.metadata))
-        elif _is_test(cell):
+        elif is_test(cell):
             made.cells.append(nbformat.from_dict(dict(cell)))
     for number, cell in enumerate(made.cells):
         cell.id = f"cell-{number}"
