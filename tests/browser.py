@@ -115,10 +115,3 @@ def open_page(width: int = 1280, height: int = 900, **options: object) -> Iterat
             yield watched
         finally:
             browser.close()
-
-
-@pytest.fixture
-def watched() -> Iterator[Watched]:
-    """A page at desk width; the test that uses it must call `watched.check()` where a clean page is the point."""
-    with open_page() as opened:
-        yield opened

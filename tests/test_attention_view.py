@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from browser import open_page
 from transformers import BertConfig, BertForMaskedLM
 
 from course_lib import layer_maps, probes
@@ -134,19 +133,10 @@ def test_examples_keep_every_view_and_its_tables():
 # ---- In a real browser -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def opened():
-    with open_page(width=1000) as watched:
-        yield watched
-
-
 @pytest.fixture
-def page(opened):
-    opened.errors.clear()
-    opened.page.set_viewport_size({"width": 1000, "height": 900})
-    opened.page.mouse.move(0, 0)  # the view follows the pointer
-    yield opened.page
-    opened.check()
+def page(watched):
+    yield watched.page
+    watched.check()
 
 
 def show(page, view):
@@ -224,9 +214,9 @@ def test_examples_change_by_a_button_and_keep_what_was_chosen(page):
 
 
 @pytest.mark.browser
-def test_examples_need_no_sideways_scrolling_on_a_phone(page, opened):
+def test_examples_need_no_sideways_scrolling_on_a_phone(page, watched):
     page.set_viewport_size({"width": 360, "height": 740})
     maps = random_maps(3, 12, 14)
     one = attention_view((maps, maps), ["uncharacteristically"] * 14)
     show(page, attention_examples({"a copy of layers 2, 4 and 6": one, "random start, all weights": one}))
-    assert opened.sideways_overflow() == 0
+    assert watched.sideways_overflow() == 0

@@ -6,7 +6,6 @@ import json
 import re
 
 import pytest
-from browser import open_page
 from test_views import CONTRAST, HOSTILE, HOSTS, page_of, values
 
 from course_lib.methods.bilstm_augmentation import MASK, words_by_tag
@@ -130,20 +129,6 @@ def test_the_table_holds_every_copy_without_a_script():
 
 
 # ---- In a real browser -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser_page():
-    with open_page() as opened:
-        yield opened
-
-
-@pytest.fixture
-def watched(browser_page):
-    browser_page.errors.clear()
-    browser_page.outside.clear()
-    browser_page.page.set_viewport_size({"width": 1000, "height": 900})
-    return browser_page
 
 
 def set_probabilities(page, settings):

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from browser import open_page
 from test_views import CONTRAST, HOSTS, page_of, values
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertModel
@@ -110,19 +109,10 @@ def test_the_numbers_are_readable_without_a_script():
 # ---- In a real browser -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser_page():
-    with open_page(1000, 1200) as opened:
-        yield opened
-
-
 @pytest.fixture
-def watched(browser_page):
-    browser_page.errors.clear()
-    browser_page.outside.clear()
-    browser_page.page.set_viewport_size({"width": 1000, "height": 1200})
-    browser_page.page.set_content(page_of(bottleneck_view()))
-    return browser_page
+def watched(watched):
+    watched.page.set_content(page_of(bottleneck_view()))
+    return watched
 
 
 def assert_same(page, shape):

@@ -6,7 +6,6 @@ import re
 
 import pytest
 import torch
-from browser import open_page
 from solutions import lab2 as solutions
 from test_views import CONTRAST, HOSTS, page_of, values
 
@@ -233,20 +232,6 @@ def test_the_stored_runs_are_there_for_every_switch_and_stay_small():
 
 
 # ---- In a real browser -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser_page():
-    with open_page() as opened:
-        yield opened
-
-
-@pytest.fixture
-def watched(browser_page):
-    browser_page.errors.clear()
-    browser_page.outside.clear()
-    browser_page.page.set_viewport_size({"width": 1000, "height": 900})
-    return browser_page
 
 
 def expect(page, key, on, step, yours=None):

@@ -5,7 +5,6 @@ import re
 from itertools import pairwise, product
 
 import pytest
-from browser import open_page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,20 +114,6 @@ def test_the_table_says_the_terms_and_every_published_map_without_a_script():
 def page_of(*views, look="background:#fff", root=""):
     return (f"<!doctype html><html {root}><meta charset=utf-8><style>body{{margin:8px;{look}}}</style>"
             + "".join(view._repr_html_() for view in views))
-
-
-@pytest.fixture(scope="module")
-def browser_page():
-    with open_page() as opened:
-        yield opened
-
-
-@pytest.fixture
-def watched(browser_page):
-    browser_page.errors.clear()
-    browser_page.outside.clear()
-    browser_page.page.set_viewport_size({"width": 1000, "height": 1000})
-    return browser_page
 
 
 READ = """stage => ({

@@ -4,7 +4,6 @@ import json
 import re
 
 import pytest
-from browser import open_page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_views import CONTRAST, HOSTS, page_of
@@ -112,19 +111,10 @@ def test_the_numbers_are_readable_without_a_script():
 # ---- In a real browser -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser_page():
-    with open_page(1000, 1200) as opened:
-        yield opened
-
-
 @pytest.fixture
-def watched(browser_page):
-    browser_page.errors.clear()
-    browser_page.outside.clear()
-    browser_page.page.set_viewport_size({"width": 1000, "height": 1200})
-    browser_page.page.set_content(page_of(pareto_view(POINTS, XS, YS)))
-    return browser_page
+def watched(watched):
+    watched.page.set_content(page_of(pareto_view(POINTS, XS, YS)))
+    return watched
 
 
 def limit_of(page):

@@ -4,7 +4,6 @@ import re
 
 import pytest
 import torch
-from browser import open_page
 from test_views import CONTRAST, HOSTS, page_of, values
 
 from course_lib.probes import Reading
@@ -154,20 +153,6 @@ def test_the_table_has_the_numbers_without_a_script():
 
 
 # ---- In a real browser -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser_page():
-    with open_page() as opened:
-        yield opened
-
-
-@pytest.fixture
-def watched(browser_page):
-    browser_page.errors.clear()
-    browser_page.outside.clear()
-    browser_page.page.set_viewport_size({"width": 1000, "height": 900})
-    return browser_page
 
 
 def set_slider(page, control, value):

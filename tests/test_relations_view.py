@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from browser import open_page
 from test_views import CONTRAST, HOSTS, page_of, values
 from transformers import BertConfig, BertModel
 
@@ -150,21 +149,6 @@ def test_the_table_holds_the_numbers_of_python():
 
 
 # ---- In the browser --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser_page():
-    with open_page() as opened:
-        yield opened
-
-
-@pytest.fixture
-def watched(browser_page):
-    browser_page.errors.clear()
-    browser_page.outside.clear()
-    browser_page.page.set_viewport_size({"width": 1000, "height": 900})
-    browser_page.page.mouse.move(0, 0)
-    return browser_page
 
 
 def expect(page, data, kinds, head, query, scale=0, masked=True):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from browser import open_page
 from test_views import CONTRAST, HOSTS, page_of, values
 
 from course_lib.methods.theseus import TheseusRecipe, constant_rate, layer_path, linear_rate
@@ -107,19 +106,10 @@ def test_the_numbers_are_readable_without_a_script():
 # ---- In a real browser -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser_page():
-    with open_page(1000, 1200) as opened:
-        yield opened
-
-
 @pytest.fixture
-def watched(browser_page):
-    browser_page.errors.clear()
-    browser_page.outside.clear()
-    browser_page.page.set_viewport_size({"width": 1000, "height": 1200})
-    browser_page.page.set_content(page_of(theseus_view()))
-    return browser_page
+def watched(watched):
+    watched.page.set_content(page_of(theseus_view()))
+    return watched
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from browser import open_page, require_chromium
+from browser import require_chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
@@ -384,21 +384,6 @@ def page_of(*views, host="book"):
     opening, background, colour = HOSTS[host]
     look = f"<style>body{{margin:8px;background:{background};color:{colour}}}</style>"
     return f"<!doctype html>{opening}<meta charset=utf-8>{look}{''.join(view._repr_html_() for view in views)}"
-
-
-@pytest.fixture(scope="module")
-def browser_page():
-    with open_page() as opened:
-        yield opened
-
-
-@pytest.fixture
-def watched(browser_page):
-    browser_page.errors.clear()
-    browser_page.outside.clear()
-    browser_page.page.set_viewport_size({"width": 1000, "height": 900})
-    browser_page.page.mouse.move(0, 0)  # the attention view follows the pointer
-    return browser_page
 
 
 def values(page, selector):

@@ -1,0 +1,25 @@
+"""Fixtures that many test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from browser import Watched, open_page
+
+
+@pytest.fixture(scope="module")
+def browser_page() -> Iterator[Watched]:
+    """One Chromium for a whole file: starting it costs more than most tests."""
+    with open_page() as opened:
+        yield opened
+
+
+@pytest.fixture
+def watched(browser_page: Watched) -> Watched:
+    """The file's page with an empty record, at desk width. A file whose tests all show one view fills it there."""
+    browser_page.errors.clear()
+    browser_page.outside.clear()
+    browser_page.page.set_viewport_size({"width": 1000, "height": 1200})
+    browser_page.page.mouse.move(0, 0)  # some views follow the pointer
+    return browser_page
