@@ -54,6 +54,7 @@ from torch import Tensor, nn
 from course_lib.data import pad
 from course_lib.masking import IGNORED, at_least_float32, keep
 from course_lib.methods.hinton import hard_loss, log_soft_targets, logits_of, soft_target_loss
+from course_lib.students import require_eval
 from course_lib.training import write_atomically
 
 # --- Losses on stored distributions ----------------------------------------------------------------------------------
@@ -193,8 +194,7 @@ def ask_teacher(teacher: nn.Module, examples: Sequence[dict], *, k: int | None =
     identify_by: rows whose hash becomes the key, for example the `datasets.Dataset` with the texts; default: examples.
     Raises: ValueError for a teacher in train mode, or a temperature without k.
     """
-    if teacher.training:
-        raise ValueError("The teacher is in train mode: its dropout would be stored for ever. Call teacher.eval().")
+    require_eval(teacher)
     if k is None and temperature != 1.0:
         raise ValueError("Full distributions are stored at T = 1; choose the temperature in the loss, or give k.")
     device, found, rows = next(teacher.parameters()).device, [], []

@@ -32,6 +32,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from course_lib.masking import IGNORED, at_least_float32, keep, require_mask, require_same_shape
+from course_lib.students import require_eval
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -246,9 +247,7 @@ def teacher_logits_of(teacher: nn.Module | None, batch: dict[str, Tensor]) -> Fl
         return batch["teacher_logits"]
     if teacher is None:
         raise ValueError("There is neither a teacher nor batch['teacher_logits']. Give one of them.")
-    if teacher.training:
-        raise ValueError("The teacher is in train mode: its dropout would make every soft target a random one. "
-                         "Call teacher.eval() once.")
+    require_eval(teacher)
     return logits_of(teacher, batch)
 
 
