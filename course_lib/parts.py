@@ -10,11 +10,13 @@ mean of the parts' means does not do that, and then a student depends on the num
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, distributed, nn
 
 from course_lib.masking import IGNORED
@@ -78,6 +80,15 @@ def _rows(batch: Batch) -> int:
 
 
 # --- Several processes ------------------------------------------------------------------------------------------------
+
+
+def begin() -> PartialState:
+    """Find this process's device, and the other processes if `accelerate launch` (or torchrun) started some.
+
+    ACCELERATE_USE_CPU=true keeps everything on the CPU. On the CPU accelerate must be told so, or it starts alone.
+    """
+    wished = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return PartialState(cpu=wished or not torch.accelerator.is_available())
 
 
 def processes() -> int:

@@ -98,12 +98,11 @@ def test_a_batch_that_cannot_be_cut_is_refused_with_the_way_out():
 SCRIPT = """
 import json, os, sys
 import torch
-from accelerate import PartialState
-from course_lib.parts import process_number, processes
+from course_lib.parts import begin, process_number, processes
 from course_lib.training import train
 sys.path.insert(0, {tests!r})
 import test_parts
-state = PartialState()
+begin()
 model = test_parts.student()
 with torch.no_grad():
     model.weight += process_number()  # two processes that would start apart

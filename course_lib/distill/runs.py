@@ -31,15 +31,17 @@ import torch
 import transformers
 from accelerate import PartialState
 from torch import nn
+from transformers import PreTrainedModel
 
 from course_lib.data import Batches, MaskedBatch, encode, in_order, pad, windows
+from course_lib.distill.memory import estimate, in_words
 from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, METHODS, Job, Method, Stage
 from course_lib.distill.students import Made, by_spec
 from course_lib.distill.texts import Texts, read
 from course_lib.doctor import diagnose
 from course_lib.measures import accuracy, agreement, evaluate_masked_lm, latency_ratio, predict_logits
 from course_lib.methods.cached import ask_teacher, attach, load_soft_labels
-from course_lib.parts import process_number, processes, wait_for_all
+from course_lib.parts import begin, process_number, processes, wait_for_all
 from course_lib.students import count_parameters
 from course_lib.teachers import Teacher, load_teacher
 from course_lib.training import History, Recipe, cpu_has_bf16, train, write_atomically
@@ -81,7 +83,7 @@ def distill(settings: Settings, say: Say = print) -> dict:
     Raises: ValueError that names what does not fit (method, teacher, student, data, folder) and the way out.
     """
     method = _method(settings)
-    state = PartialState()
+    state = begin()
     say = say if state.is_main_process else (lambda _: None)
     folder = Path(settings.out)
     if _same_run(folder, settings) and (folder / "result.json").exists():
@@ -192,6 +194,12 @@ class _Run:
                         evaluate_every=max(1, steps // 5), save_every=s.save_every)
         self.say(f"{stage.name}: {steps:,} steps of {training.batch_size} examples, learning rate "
                  f"{training.learning_rate:g}, {steps / len(batches):.1f} epoch(s).")
+        if number == 1 and isinstance(student, PreTrainedModel):
+            examples = math.ceil(training.batch_size / s.accumulate / processes())
+            alone = self.method.name == "labels" or self.method.answers
+            need = estimate(student, None if alone else self.teacher.model, examples=examples, tokens=s.max_length,
+                            masked_lm=stage.masked, half=s.precision != "fp32")
+            self.say(f"A step needs {in_words(need)} if the texts fill --max-length; --accumulate makes it less.")
         stage.before(student)
         history = train(student, batches, stage.terms, recipe, folder=self.folder / "checkpoints" / str(number),
                         evaluate=self._evaluate, averaged_over=stage.averaged_over,
@@ -469,7 +477,7 @@ def paper_we_you(method: Method, result: dict) -> str:
     """The last line of a run: what the paper reports, what the course measured, what came out here."""
     rows = [("paper", method.claim or "no number on one model and one data set"), ("we", _ours(method))]
     you = []
-    if "teacher_accuracy" in result and "accuracy" in result:
+    if result.get("teacher_accuracy") and "accuracy" in result:
         kept = 100 * result["accuracy"] / result["teacher_accuracy"]
         you.append(f"{kept:.1f} % of the teacher's accuracy ({result['accuracy']:.1f} of "
                    f"{result['teacher_accuracy']:.1f})")
