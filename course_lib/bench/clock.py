@@ -92,7 +92,8 @@ def conditions(where: torch.device) -> dict[str, str | int]:
     chip = "no GPU" if where.type == "cpu" else f"on {_name(where)}"
     width = torch.backends.cpu.get_cpu_capability()
     bf16 = "with bfloat16" if cpu_has_bf16() else "without bfloat16"
-    return {"hardware": f"{platform.machine()} ({width}, {bf16}), {os.cpu_count()} cores, {chip}",
+    tuned = ", MALLOC_ variables set" if any(name.startswith("MALLOC_") for name in os.environ) else ""
+    return {"hardware": f"{platform.machine()} ({width}, {bf16}), {os.cpu_count()} cores, {chip}{tuned}",
             "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__,
             "transformers": transformers.__version__}
 

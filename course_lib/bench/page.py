@@ -76,13 +76,12 @@ def _shapes(found: dict) -> list[str]:
     shown = [(model, networks[model.network]) for model in MODELS if model.network in networks]
     sizes = [key.removeprefix("ratio_") for key in found["networks"][0] if key.startswith("ratio_")]
     whole = found["networks"][0]["parameters"]
-    rows = [[model.name, model.network, f"{row['parameters'] / 1e6:.1f}M", f"{row['without_words'] / 1e6:.1f}M",
-             model.parameters or "–", f"{row['weights_mb']:.0f}", f"{row['gflops']:.2f}",
-             f"{whole / row['parameters']:.2f}", f"{model.smaller:.2f}" if model.smaller else "–",
-             *(times_faster(row[f"ratio_{size}"]) for size in sizes),
-             f"{model.faster:.2f}" if model.faster else "–", model.source] for model, row in shown]
-    head = ["model", "layers x width", "parameters", "without words", "paper", "weights, MB", "GFLOP", "times smaller",
-            "paper", *(f"times faster, batch {size}" for size in sizes), "paper", "the paper's numbers"]
+    sized = [[model.name, model.network, f"{row['parameters'] / 1e6:.1f}M", model.parameters or "–",
+              f"{row['without_words'] / 1e6:.1f}M", f"{row['weights_mb']:.0f}", f"{row['gflops']:.2f}",
+              f"{whole / row['parameters']:.2f}", f"{model.smaller:.2f}" if model.smaller else "–"]
+             for model, row in shown]
+    timed = [[model.name, *(times_faster(row[f"ratio_{size}"]) for size in sizes),
+              f"{model.faster:.2f}" if model.faster else "–", model.source] for model, row in shown]
     claims = [(model, [1 / row[f"ratio_{size}"][1] for size in sizes]) for model, row in shown if model.faster]
     near = [model.name for model, speeds in claims if any(abs(s / model.faster - 1) <= 0.1 for s in speeds)]
     far = [f"{model.name} (paper {model.faster:.1f}; here {' and '.join(f'{s:.1f}' for s in speeds)})"
@@ -93,7 +92,9 @@ def _shapes(found: dict) -> list[str]:
         f"{found['length']} tokens without padding. \"Smaller\" and \"faster\" are against BERT-base. Networks that "
         f"are equal are measured once. GFLOP: billions of operations for one sentence; a multiplication and its "
         f"addition are two. Rounds: {rounds}.",
-        table(head, rows),
+        table(["model", "layers x width", "parameters", "paper", "without words", "weights, MB", "GFLOP",
+               "times smaller", "paper"], sized),
+        table(["model", *(f"times faster, batch {size}" for size in sizes), "paper", "the paper's numbers"], timed),
         f"Within a tenth of the paper's speed-up, at one of the batch sizes: {listed(near)}. Further away: "
         f"{listed(far)}. Sizes follow from the shape and must agree; times do not. A paper's number belongs to its "
         "own machine, batch and length, and thin layers gain less than their operations promise where a processor "
@@ -133,6 +134,8 @@ def _named(row: dict) -> str:
 
 
 def _cost(found: dict) -> list[str]:
+    from course_lib.bench.cost import WHY
+
     aim, methods, (documents,) = found["aim"], found["methods"], found["documents"]
     rows = [[row["method"], f"{row['bare_ms']:.0f}", f"{row['real_ms']:.0f}", spread(row["ratio"], 3), row["rounds"],
              reached(row["ratio"], aim)] for row in methods]
@@ -147,6 +150,7 @@ def _cost(found: dict) -> list[str]:
         table(["method", "bare, ms", "with losses, ms", "ratio", "rounds", "aim reached"], rows),
         f"Above the aim: {listed(above)}. A ratio below 1 is possible: a real gradient can be cheaper than the one "
         "of a mean over everything.",
+        *(f"{name}: {WHY[name]}." for name in above if name in WHY),
         "### A teacher that has answered already",
         f"The document classifier of chapter 9: {documents['stored_steps_per_second']:g} steps per second with stored "
         f"answers, {documents['live_steps_per_second']:g} with a live teacher; {spread(documents['faster'])} times as "

@@ -74,7 +74,7 @@ MODELS = (
     Model("TinyBERT-4", "4 x 312", "14.5M", 7.5, 9.4, "Jiao et al. 2020, abstract"),
     Model("TinyBERT-6", "6 x 768"),
     Model("MobileBERT", "24 x 512, bottleneck 128", "25.3M", 4.3, 5.5, "Sun et al. 2020, abstract: a phone"),
-    Model("MiniLM 6 x 768", "6 x 768", smaller=2.0, faster=2.0, source="Wang et al. 2020: half the parameters"),
+    Model("MiniLM 6 x 768", "6 x 768", "half, without words", faster=2.0, source="Wang et al. 2020"),
     Model("MiniLM 12 x 384", "12 x 384"),
     Model("MiniLM 6 x 384", "6 x 384"),
     Model("Theseus-6", "6 x 768", "66M", faster=1.94, source="Xu et al. 2020"),
