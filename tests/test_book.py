@@ -9,8 +9,9 @@ import re
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -26,6 +27,10 @@ import badges  # noqa: E402
 import print_book  # noqa: E402
 
 import book  # noqa: E402
+import notebooks  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
 
 HTML = ROOT / "book" / "_build" / "html"
 
@@ -78,20 +83,6 @@ def test_no_page_names_another_host_as_a_source(pages: list[str]) -> None:
         text = (HTML / page).read_text(encoding="utf-8")
         outside = re.findall(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=[\"'](?:https?:)?//[^\"']*", text)
         assert not outside, f"{page}: {outside}"
-
-
-def test_the_temperature_explorer_answers_without_a_kernel(pages: list[str]) -> None:
-    with open_page() as watched:
-        watched.page.goto(f"{HTML.as_uri()}/notebooks/ch01_hinton.html")
-        view = watched.page.locator(".course-view[data-view=temperature]").first
-        slider = view.locator("input[type=range][data-control=temperature]")
-        slider.scroll_into_view_if_needed()
-        before = view.locator("[data-prob]").all_inner_texts()
-        slider.focus()
-        for _ in range(10):
-            slider.press("ArrowRight")
-        assert view.locator("[data-prob]").all_inner_texts() != before
-        watched.check()
 
 
 def test_the_landing_page_has_an_explorer_that_answers(pages: list[str]) -> None:
@@ -159,7 +150,8 @@ def test_with_an_address_the_built_page_has_launch_buttons_and_asks_nobody(monke
     (source / "index.md").write_text("# Small\n")
     (source / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- file: notebooks/ch01_a\n")
     cell = nbformat.v4.new_markdown_cell("# A")
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), source / "notebooks" / "ch01_a.ipynb")
+    page = nbformat.v4.new_notebook(cells=[cell], metadata=notebooks.METADATA)
+    nbformat.write(page, source / "notebooks" / "ch01_a.ipynb")
     monkeypatch.setattr(badges, "address", lambda root: "https://github.com/someone/distil")
     settings = badges.config(yaml.safe_load((ROOT / "book" / "_config.yml").read_text("utf-8")))
     (source / "_config.yml").write_text(yaml.safe_dump(settings))
@@ -169,6 +161,109 @@ def test_with_an_address_the_built_page_has_launch_buttons_and_asks_nobody(monke
     assert re.search(r"https://mybinder\.org/v2/gh/someone/distil/main\?urlpath=\S*notebooks/ch01_a\.ipynb", text)
     assert 'href="https://github.com/someone/distil"' in text
     assert not re.findall(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=[\"'](?:https?:)?//[^\"']*", text)
+
+
+# --- Explorers -------------------------------------------------------------------------------------------------------
+
+# What can be operated in an explorer now: a selector for each, at most two of a kind. A button that is pressed already
+# would rightly change nothing.
+CONTROLS = """view => {
+    const kinds = {};
+    return [...view.querySelectorAll('.cv-stage :is(button, select, input)')].flatMap((e) => {
+        const name = [...e.attributes].find((a) => a.name.startsWith('data-') && !a.name.includes('suppress'));
+        const kind = `${e.tagName} ${e.type} ${name?.name === 'data-control' ? name.value : name?.name}`;
+        const idle = e.getAttribute('aria-pressed') === 'true' || e.getAttribute('aria-checked') === 'true' || e.checked
+            || e.disabled || e.options?.length === 1 || !e.checkVisibility() || !name;
+        if (idle || (kinds[kind] = (kinds[kind] || 0) + 1) > 2) return [];
+        return [{ selector: `${e.tagName.toLowerCase()}[${name.name}=${JSON.stringify(name.value)}]`, type: e.type }];
+    });
+}"""
+# Everything that is shown except the controls themselves.
+SHOWN = """view => {
+    const copy = view.querySelector('.cv-stage').cloneNode(true);
+    copy.querySelectorAll('button:not(.cv-node, .cv-word), select, input').forEach((e) => e.remove());
+    copy.querySelectorAll('button').forEach((e) => e.replaceWith(e.textContent));
+    return copy.innerHTML;
+}"""
+KEYS = {"range": ["ArrowRight", "ArrowLeft"], "number": ["ArrowUp", "ArrowDown"],
+        "select-one": ["ArrowDown", "ArrowUp"], "checkbox": ["Space"], "radio": ["Space"], "button": ["Enter"]}
+
+
+def by_keyboard(control: Locator, kind: str) -> Iterator[None]:
+    for key in KEYS[kind]:
+        control.focus()
+        control.page.keyboard.press(key)
+        yield
+
+
+def by_mouse(control: Locator, kind: str) -> Iterator[None]:
+    """A browser without a screen opens no menu, so a choice is made in it directly; a number is clicked, then typed."""
+    control.scroll_into_view_if_needed()
+    if kind == "select-one":
+        for index in range(control.locator("option").count()):
+            control.select_option(index=index)
+            yield
+    elif kind == "range":
+        for share in (0.3, 0.8):
+            box = control.bounding_box()
+            control.page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+            yield
+    elif kind == "number":
+        for value in {control.get_attribute("min") or "1", control.get_attribute("max") or "2"}:
+            control.click(click_count=3)
+            control.page.keyboard.type(value)
+            yield
+    else:
+        control.click()
+        yield
+
+
+def operate(view: Locator, way: Callable[[Locator, str], Iterator[None]]) -> tuple[int, list[str]]:
+    """Use every control once; returns how many there were, and those that changed nothing."""
+    dead, controls = [], view.evaluate(CONTROLS)
+    for found in controls:
+        control = view.locator(found["selector"]).first
+        if control.count() == 0 or not control.is_visible() or control.is_disabled():
+            continue  # another control took it away
+        before = view.evaluate(SHOWN)
+        for _ in way(control, found["type"]):
+            if view.evaluate(SHOWN) != before:
+                break
+        else:
+            view.page.wait_for_timeout(400)  # a player, or a sentence that waits for the hand to rest
+            if view.evaluate(SHOWN) == before:
+                dead.append(found["selector"])
+        if "play" in found["selector"]:
+            control.click()  # stop it again
+    return len(controls), dead
+
+
+@pytest.mark.parametrize("origin", ["server", "file"])
+def test_every_explorer_and_quiz_answers_to_keyboard_and_mouse(pages: list[str], address: str, origin: str) -> None:
+    base = address if origin == "server" else HTML.as_uri()
+    operated = set()
+    with open_page() as watched:
+        for page in pages:
+            if "course-view" not in (HTML / page).read_text("utf-8"):
+                continue
+            for way in (by_keyboard, by_mouse):
+                watched.page.goto(f"{base}/{page}")
+                views = watched.page.locator(".course-view:not([data-view=picture]):has(.cv-stage)")
+                for view in [views.nth(number) for number in range(views.count())]:
+                    count, dead = operate(view, way)
+                    assert count and not dead, f"{page}, {view.get_attribute('data-view')}, {way.__name__}: {dead}"
+                    operated.add(view.get_attribute("data-view"))
+            quiz = watched.page.locator(".course-quiz")
+            if quiz.count():
+                items = quiz.locator("fieldset")
+                items.nth(0).locator("input").first.focus()
+                watched.page.keyboard.press("Space")
+                items.nth(1).locator("label").nth(1).click()
+                assert quiz.locator(".count").inner_text().startswith("2 of ") and (
+                    items.nth(1).locator(".why").nth(1).is_visible()), page
+            watched.check()
+    assert {"temperature", "layer_map", "projection", "attention", "augmentation", "bottleneck", "theseus",
+            "failure_lab"} <= operated
 
 
 # --- Links -----------------------------------------------------------------------------------------------------------
@@ -210,7 +305,7 @@ PRINTED = """() => {
     return {
         chapters: all('article').map((a) => a.id),
         wrong: all('.MathJax_Error, .merror').length,
-        formulas: all('main .math').length, set: all('main .math .MathJax').length,
+        formulas: all('main .math.notranslate').length, set: all('main .math.notranslate .MathJax').length,
         pictures: all('main img').filter((i) => !i.complete || !i.naturalWidth).map((i) => i.outerHTML.slice(0, 200)),
         views: all('main .course-view').filter((v) => !visible(v)).length,
         controls: all('main :is(button, input):not([aria-pressed="true"], .cv-node, .cv-word, [type="number"])')
@@ -230,7 +325,7 @@ def test_the_print_version_holds_every_chapter_with_its_formulas_and_no_dead_but
         found = watched.page.evaluate(PRINTED)
         watched.check()
     assert {Path(page).stem for page in pages if page.startswith("notebooks/")} <= set(found["chapters"])
-    assert found["formulas"] > 300 and found["set"] >= found["formulas"] and found["wrong"] == 0
+    assert found["set"] >= found["formulas"] > 250 and found["wrong"] == 0
     for nothing in ("pictures", "views", "controls", "twice", "dead"):
         assert not found[nothing], f"{nothing}: {found[nothing]}"
 

@@ -541,7 +541,7 @@ def addressed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-SETTINGS = {"html": {"use_repository_button": False}, "launch_buttons": {"thebe": False}}
+SETTINGS = {"title": "x", "sphinx": {"config": {"language": "en", "html_theme_options": {"home_page_in_toc": True}}}}
 
 
 def test_with_an_address_every_badge_and_button_follows_from_it(addressed: Path) -> None:
@@ -552,9 +552,9 @@ def test_with_an_address_every_badge_and_button_follows_from_it(addressed: Path)
         assert "https://mybinder.org/v2/gh/someone/distil/main?urlpath=lab/tree/notebooks/ch00_start" in text
     assert badges.out_of_date(addressed) == []
     assert "git+https://github.com/someone/distil" in notebooks.setup_cell(addressed)
-    settings = badges.config(SETTINGS, addressed)
-    assert settings["repository"]["url"] == "https://github.com/someone/distil"
-    assert settings["html"]["use_repository_button"] and settings["launch_buttons"]["colab_url"]
+    options = badges.config(SETTINGS, addressed)["sphinx"]["config"]["html_theme_options"]
+    assert options["repository_url"] == "https://github.com/someone/distil" and options["home_page_in_toc"]
+    assert options["use_repository_button"] and options["launch_buttons"]["colab_url"]
     # The landing page asks no other host: links, no pictures.
     assert "![" not in badges.landing(addressed) and "[![" in badges.readme(addressed)
 
@@ -568,7 +568,7 @@ def test_without_an_address_there_is_no_badge_and_no_button(addressed: Path) -> 
 def test_elsewhere_than_on_github_only_the_repository_is_linked(addressed: Path) -> None:
     (addressed / "pyproject.toml").write_text('[project.urls]\nRepository = "https://example.org/r"\n[project]\nname="x"')
     assert badges.readme(addressed) == "" and "https://example.org/r" in badges.landing(addressed)
-    assert "colab_url" not in badges.config(SETTINGS, addressed)["launch_buttons"]
+    assert "colab_url" not in str(badges.config(SETTINGS, addressed))
     (addressed / "pyproject.toml").write_text('[project.urls]\nRepository = "git@example.org:r"\n[project]\nname="x"')
     with pytest.raises(SystemExit, match="must begin with https"):
         badges.address(addressed)

@@ -56,10 +56,12 @@ def config(settings: dict, root: Path = ROOT) -> dict:
     if not repository:
         return settings
     launch = {"colab_url": COLAB, "binderhub_url": BINDER} if launchers(repository) else {}
-    return settings | {
-        "repository": {"url": repository, "branch": BRANCH, "path_to_book": ""},
-        "html": settings["html"] | {"use_repository_button": True},
-        "launch_buttons": settings["launch_buttons"] | launch | {"notebook_interface": "jupyterlab"}}
+    sphinx = settings["sphinx"]["config"]
+    # Sphinx takes these options as they stand; Jupyter Book's own words for them would be overruled.
+    options = sphinx["html_theme_options"] | {
+        "repository_url": repository, "repository_branch": BRANCH, "path_to_docs": "", "use_repository_button": True,
+        "launch_buttons": launch | {"notebook_interface": "jupyterlab"}}
+    return settings | {"sphinx": settings["sphinx"] | {"config": sphinx | {"html_theme_options": options}}}
 
 
 def pages(root: Path = ROOT) -> dict[Path, str]:

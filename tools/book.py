@@ -204,6 +204,7 @@ def build(pages: Path, chapters: Path, output: Path, stale: dict[str, str] | Non
     status = run_sphinx(source, output.parent)
     if (output / "html").exists():
         add_mathjax(output / "html")
+    if status == 0:
         single = print_book.single_page(output / "html", pages / "_toc.yml")
         print(print_book.pdf(single, output / "course-book.pdf") or f"printed: {output / 'course-book.pdf'}")
         print_book.pack(output / "html", output / "course-book.zip")
