@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,16 +64,36 @@ class Reading:
     output: object = None
 
     @cached_property
-    def attention_scores(self) -> dict[int, Float[Tensor, "batch heads tokens tokens"]]:
+    def attention_scores(self) -> Mapping[int, Float[Tensor, "batch heads tokens tokens"]]:
         """`QK^T / sqrt(d_head)` per layer: before the softmax, and with no mask added."""
-        return {layer: _with_its_gradient(scaled_dot_products, query, self.keys[layer])
-                for layer, query in self.queries.items()}
+        return _WhenAsked(self.queries, lambda layer: _with_its_gradient(
+            scaled_dot_products, self.queries[layer], self.keys[layer]))
 
     @cached_property
-    def attention_probs(self) -> dict[int, Float[Tensor, "batch heads tokens tokens"]]:
+    def attention_probs(self) -> Mapping[int, Float[Tensor, "batch heads tokens tokens"]]:
         """Softmax of the scores over the real keys, before dropout; padded keys get exactly 0."""
-        return {layer: _with_its_gradient(softmax_over_kept, scores, self.attention_mask)
-                for layer, scores in self.attention_scores.items()}
+        return _WhenAsked(self.queries, lambda layer: _with_its_gradient(
+            softmax_over_kept, self.attention_scores[layer], self.attention_mask))
+
+
+class _WhenAsked(Mapping):
+    """layer -> tensor; each is computed when somebody asks for it, once. Most losses look at few layers."""
+
+    def __init__(self, layers: Iterable[int], compute: Callable[[int], Tensor]):
+        self._layers, self._compute, self._found = tuple(layers), compute, {}
+
+    def __getitem__(self, layer: int) -> Tensor:
+        if layer not in self._layers:
+            raise KeyError(layer)
+        if layer not in self._found:
+            self._found[layer] = self._compute(layer)
+        return self._found[layer]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
 
 
 def read(model: nn.Module, batch: Mapping[str, Tensor]) -> Reading:
