@@ -33,8 +33,7 @@ def assemble(pages: Path, chapters: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(pages, target, ignore=shutil.ignore_patterns("_build", ".*"))
     shutil.copytree(chapters, target / "notebooks",
-                    ignore=shutil.ignore_patterns("*.md", "*.py", ".*", "__pycache__", "contents.ipynb", "*.toml",
-                                                  "drafts"))
+                    ignore=shutil.ignore_patterns("*.md", "*.py", ".*", "__pycache__", "contents.ipynb", "*.toml"))
 
 
 DEVIATIONS = """# Paper and code
@@ -149,10 +148,17 @@ def section(file: str, heading: str) -> str:
     return f"# {heading}\n\n" + rest.partition("\n## ")[0].strip() + "\n"
 
 
+def scaling_page() -> str:
+    """The page on several processes, with its table of memory."""
+    from course_lib.distill.memory import table
+
+    return (ROOT / "book" / "scaling.md").read_text(encoding="utf-8").replace("<!-- MEMORY -->", table())
+
+
 def generated() -> dict[str, str]:
     """The pages that are made from the repository itself: name of the file -> text."""
     return {"deviations.md": deviations(), "results.md": results_page(), "library.md": library_page(),
-            "speed.md": speed_page(),
+            "speed.md": speed_page(), "scaling.md": scaling_page(),
             "add_a_paper.md": section("CONTRIBUTING.md", "Add a paper in an hour"),
             "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")}
 
