@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Future
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -154,13 +153,8 @@ def test_missing_numbers_name_the_command_that_makes_them(fake):
 NAMES = results.names()
 
 
-DRAFTS = Path(__file__).resolve().parents[1] / "notebooks" / "drafts"
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_committed_results_are_complete_and_of_the_present_arms(name):
-    if list(DRAFTS.glob(f"{name}_*.md")):
-        pytest.skip(f"{name} is a draft: it enters the course when its numbers are measured")
     module, record = results.experiment(name), results.load(name)
     from dataclasses import asdict
 

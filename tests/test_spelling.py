@@ -14,7 +14,7 @@ from spellchecker import SpellChecker
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ROOT / "book" / "words.txt"
 
-PAGES = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.md"), *(ROOT / "notebooks/drafts").glob("*.md"),
+PAGES = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.md"),
          *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 MODULES = sorted((ROOT / "course_lib").rglob("*.py"))
 

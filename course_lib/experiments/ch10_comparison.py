@@ -125,7 +125,7 @@ BORROWED = {
     "PKD": ("ch04", "PKD-skip"),
     "First layers, labels": ("ch08", "successor alone"),
     "Theseus": ("ch08", "Theseus, linear"),
-    "General start, labels": ("ch07", "half depth"),
+    "General start, labels": ("ch07", "half depth, more fine-tuning"),
     "MiniLM": ("ch07", "half depth, attention + values"),
     "3 x 192, labels": ("ch07", "narrow, more fine-tuning"),
     "MiniLM, narrow": ("ch07", "narrow, attention + values"),
