@@ -28,9 +28,9 @@ from transformers import (
 from course_lib import training
 from course_lib.__main__ import main
 from course_lib.data import load_data
-from course_lib.distill import METHODS, Settings, distill, load_bilstm, runs
+from course_lib.distill import METHODS, Settings, distill, load_bilstm
 from course_lib.distill.memory import estimate
-from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, recipe_of
+from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, Job, recipe_of
 
 GOOD, BAD = ["great", "fine", "lovely", "warm", "moving"], ["dull", "awful", "boring", "cold", "slow"]
 THINGS = ["film", "story", "actor", "scene", "music", "ending", "plot", "picture"]
@@ -256,7 +256,7 @@ def test_papers_values_are_a_preset_and_single_ones_can_be_changed(ground):
     for method in METHODS.values():
         assert set(method.recipe) == {"laptop", "paper"}
     assert METHODS["distilbert"].recipe["paper"].effective_batch == 4000
-    job = runs.Job(None, None, True, {"temperature": 8.0}, "paper", CLASSIFICATION)
+    job = Job(None, None, True, {"temperature": 8.0}, "paper", CLASSIFICATION)
     assert recipe_of(METHODS["hinton"], job).temperature == 8.0
 
 

@@ -15,27 +15,27 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
-import os
-import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-import transformers
 from accelerate import PartialState
 from torch import nn
 from transformers import PreTrainedModel
 
 from course_lib.data import Batches, MaskedBatch, encode, in_order, pad, windows
+from course_lib.distill.card import model_card, paper_we_you
+from course_lib.distill.checks import all_texts, class_number, method_of, require_fit, teacher_of
+from course_lib.distill.folder import begin_folder, is_same_run, save_student, write_json
 from course_lib.distill.memory import estimate, in_words
-from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, METHODS, Job, Method, Stage
+from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, Job, Method, Stage
+from course_lib.distill.settings import Settings
 from course_lib.distill.students import Made, by_spec
 from course_lib.distill.texts import Texts, read
 from course_lib.doctor import diagnose
@@ -43,35 +43,8 @@ from course_lib.measures import accuracy, agreement, evaluate_masked_lm, latency
 from course_lib.methods.cached import ask_teacher, attach, load_soft_labels
 from course_lib.parts import begin, process_number, processes, wait_for_all
 from course_lib.students import count_parameters
-from course_lib.teachers import Teacher, load_teacher
+from course_lib.teachers import Teacher
 from course_lib.training import History, Recipe, cpu_has_bf16, train, write_atomically
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that a run depends on."""
-
-    method: str
-    teacher: str
-    data: str
-    out: str
-    student: str | None = None  # None: the method's own
-    preset: str = "laptop"
-    recipe: dict[str, object] = field(default_factory=dict)  # changed fields of the method's recipe
-    learning_rate: float | None = None  # this and the next three: of every stage; None = the preset's
-    batch_size: int | None = None
-    epochs: float | None = None
-    steps: int | None = None
-    accumulate: int = 1
-    max_length: int = 128
-    precision: str = "auto"
-    seed: int = 0
-    save_every: int = 100
-    text: str | None = None
-    label: str | None = None
-    encoding: str = "utf-8"
-    skip_bad_rows: bool = False
-
 
 Say = Callable[[str], None]
 
@@ -82,11 +55,11 @@ def distill(settings: Settings, say: Say = print) -> dict:
     Called again with the same settings, it goes on where it was stopped; a finished run only returns its result.
     Raises: ValueError that names what does not fit (method, teacher, student, data, folder) and the way out.
     """
-    method = _method(settings)
+    method = method_of(settings)
     state = begin()
     say = say if state.is_main_process else (lambda _: None)
     folder = Path(settings.out)
-    if _same_run(folder, settings) and (folder / "result.json").exists():
+    if is_same_run(folder, settings) and (folder / "result.json").exists():
         result = json.loads((folder / "result.json").read_text("utf-8"))
         say(f"{folder} is a finished run.\n{paper_we_you(method, result)}")
         return result
@@ -96,10 +69,10 @@ def distill(settings: Settings, say: Say = print) -> dict:
                  skip_bad_rows=settings.skip_bad_rows)
     for note in texts.notes:
         say(note)
-    teacher = _teacher(settings, method, texts)
+    teacher = teacher_of(settings, method, texts)
     task = MASKED_LM if "MaskedLM" in type(teacher.model).__name__ else CLASSIFICATION
-    _require_fit(method, task, teacher, texts)
-    made = by_spec(settings.student or method.student, settings.method, teacher, _all_texts(texts),
+    require_fit(method, task, teacher, texts)
+    made = by_spec(settings.student or method.student, settings.method, teacher, all_texts(texts),
                    pairs="text_pair" in texts.splits["train"].column_names, seed=settings.seed,
                    class_names=texts.class_names if method.name == "labels" else ())
     if made.own_tokens and method.same_tokens:
@@ -108,10 +81,10 @@ def distill(settings: Settings, say: Say = print) -> dict:
             "teacher. Take a method that compares sentences only (hinton, cached, bilstm), or a student that is made "
             "from the teacher (--student half).")
     say(f"Student: {count_parameters(made.model):,} parameters, {made.layers} layer(s); start: {made.start}.")
-    _begin(folder, settings, texts)
+    begin_folder(folder, settings, texts)
     teacher.model.to(state.device)
     made.model.to(state.device)
-    run = _Run(settings, method, teacher, made, texts, task, folder, say)
+    run = Run(settings, method, teacher, made, texts, task, folder, say)
     run.prepare()
     run.train()
     result = run.finish() if state.is_main_process else {}
@@ -119,7 +92,7 @@ def distill(settings: Settings, say: Say = print) -> dict:
     return result or json.loads((folder / "result.json").read_text("utf-8"))
 
 
-class _Run:
+class Run:
     """The steps of one run, in their order."""
 
     def __init__(self, settings: Settings, method: Method, teacher: Teacher, made: Made, texts: Texts, task: str,
@@ -149,7 +122,7 @@ class _Run:
             return found
         examples = self.made.examples(rows, self.settings.max_length)
         if self.labels:
-            order = [_index(name, self.teacher, self.texts.class_names, self.method)
+            order = [class_number(name, self.teacher, self.texts.class_names, self.method)
                      for name in self.texts.class_names]
             examples = [example | {"label": order[example["label"]]} for example in examples]
         if self.method.name == "labels" or (split == "train" and not self.method.answers):
@@ -157,7 +130,7 @@ class _Run:
         return self._with_answers(examples, split)
 
     def _with_answers(self, examples: list[dict], split: str) -> list[dict]:
-        """The examples with `teacher_logits` (log-probabilities: logits up to a constant)."""
+        """The examples with the teacher's log-probabilities, which are its logits up to a constant."""
         path, rows = self.folder / "answers" / f"{split}.safetensors", self.texts.splits[split]
         asked = encode(rows, self.teacher.tokenizer, self.settings.max_length)
         if not path.exists() and process_number() == 0:
@@ -166,11 +139,7 @@ class _Run:
             ask_teacher(self.teacher.model, asked, identify_by=rows).save(path)
         wait_for_all()
         soft = attach(examples, load_soft_labels(path), identify_by=rows)
-        if self.method.name == "cached":
-            return soft
-        columns = {"teacher_log_probs": "teacher_logits"}  # the loss of chapter 1 knows them under this name
-        return [{columns.get(n, n): v for n, v in row.items() if n not in ("teacher_temperature", "teacher_classes")}
-                for row in soft]
+        return [row | {"teacher_logits": row["teacher_log_probs"]} for row in soft]  # logits up to a constant
 
     # -- training
 
@@ -226,8 +195,7 @@ class _Run:
         if self.labels:
             found["accuracy"] = 100 * accuracy(logits, torch.tensor([row["label"] for row in rows]))
         if self.method.name != "labels":
-            name = "teacher_log_probs" if self.method.name == "cached" else "teacher_logits"
-            theirs = torch.stack([torch.as_tensor(row[name]) for row in rows])
+            theirs = torch.stack([torch.as_tensor(row["teacher_logits"]) for row in rows])
             found["agreement"] = 100 * agreement(logits, theirs)
         return found
 
@@ -242,7 +210,7 @@ class _Run:
                   **{name: round(value, 2) for name, value in self.scores(student, "test").items()}}
         result |= self._of_the_teacher()
         self._write_curves()
-        _save_student(self.made, self.folder, _card(self, result))
+        save_student(self.made, self.folder, model_card(self, result))
         alone = self.method.name == "labels" or self.made.own_tokens
         report = diagnose(student, None if alone else self.teacher.model, self.last_batch,
                           [self.last_recipe], list(self.histories.values())[-1],
@@ -250,7 +218,7 @@ class _Run:
         write_atomically(self.folder / "doctor.txt", lambda path: path.write_text(f"{report}\n", "utf-8"))
         self.say(f"\n{report}\n")
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        _write_json(self.folder / "result.json", result)
+        write_json(self.folder / "result.json", result)
         self.say(paper_we_you(self.method, result))
         return result
 
@@ -262,9 +230,8 @@ class _Run:
         if self.task == MASKED_LM:
             found["teacher_accuracy"] = round(self.scores(theirs, "test")["accuracy"], 2)
         elif self.labels:
-            name = "teacher_log_probs" if self.method.name == "cached" else "teacher_logits"
             labels = torch.tensor([row["label"] for row in self.examples["test"]])
-            logits = torch.stack([torch.as_tensor(row[name]) for row in self.examples["test"]])
+            logits = torch.stack([torch.as_tensor(row["teacher_logits"]) for row in self.examples["test"]])
             found["teacher_accuracy"] = round(100 * accuracy(logits, labels), 2)
         count = min(32, len(rows))
         mine, asked = self.plain(self.examples["test"][:count]), None
@@ -293,217 +260,9 @@ class _Run:
             write_atomically(self.folder / "curves.png", lambda path: figure.savefig(path, format="png", dpi=150))
 
 
-# --- Checks before anything is trained -------------------------------------------------------------------------------
-
-
-def _method(settings: Settings) -> Method:
-    if settings.method not in METHODS:
-        raise ValueError(f"No method '{settings.method}'. There are: {', '.join(METHODS)}.")
-    if settings.preset not in ("laptop", "paper"):
-        raise ValueError(f"No preset '{settings.preset}'. There are: laptop (the chapters' values), paper.")
-    for name in ("steps", "batch_size", "accumulate", "max_length", "learning_rate", "epochs", "save_every"):
-        if (value := getattr(settings, name)) is not None and value <= 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be larger than 0, not {value}.")
-    if settings.steps and settings.epochs:
-        raise ValueError("--steps and --epochs say the same thing in two ways; give one of them.")
-    return METHODS[settings.method]
-
-
-def _teacher(settings: Settings, method: Method, texts: Texts) -> Teacher:
-    """The teacher; for fine-tuning, the encoder with a new head for the classes of the data."""
-    try:
-        if method.name == "labels":
-            return _with_new_head(settings.teacher, texts)
-        return load_teacher(settings.teacher)
-    except OSError as error:
-        raise ValueError(f"{settings.teacher} could not be loaded ({str(error).splitlines()[0]}). Give a teacher of "
-                         "the course, the folder of a saved model, or a hub name.") from error
-
-
-def _with_new_head(name: str, texts: Texts) -> Teacher:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    from course_lib.assets import asset
-
-    where = str(asset("minilm-l6")) if name == "minilm-l6" else name
-    if name in ("mlm", "sentiment", "topics") or not texts.class_names:
-        return load_teacher(name)
-    names = list(texts.class_names)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        where, num_labels=len(names), id2label=dict(enumerate(names)),
-        label2id={n: i for i, n in enumerate(names)}, ignore_mismatched_sizes=True, use_safetensors=True,
-        attn_implementation="eager")
-    return Teacher(model, AutoTokenizer.from_pretrained(where))
-
-
-def _require_fit(method: Method, task: str, teacher: Teacher, texts: Texts) -> None:
-    """Raises: ValueError if method, teacher and data do not belong together."""
-    if task not in method.tasks:
-        can = [m.name for m in METHODS.values() if task in m.tasks]
-        raise ValueError(f"{method.name} works on {' and '.join(method.tasks)}; this teacher does {task}. For it take "
-                         f"one of: {', '.join(can)}.")
-    if method.needs_labels and not texts.class_names and task == CLASSIFICATION:
-        raise ValueError(f"{method.name} needs labels, and the data has none. Say which column it is (--label NAME), "
-                         "or take a method that learns from the teacher alone: hinton, cached, bilstm, tinybert, "
-                         "minilm.")
-    if texts.class_names and task == CLASSIFICATION:
-        for name in texts.class_names:
-            _index(name, teacher, texts.class_names, method)
-
-
-def _index(name: str, teacher: Teacher, names: tuple[str, ...], method: Method) -> int:
-    """The teacher's number for a class of the data. Raises: ValueError if the teacher does not know the class."""
-    known = teacher.class_names
-    if name in known:
-        return known.index(name)
-    numbers = [str(i) for i in range(len(known))]
-    unnamed = all(k.startswith("LABEL_") for k in known)
-    if (set(names) <= set(numbers)) or (unnamed and len(names) == len(known)):
-        return numbers.index(name) if name in numbers else names.index(name)
-    raise ValueError(f"The data has the class '{name}', which the teacher does not know. The teacher's classes: "
-                     f"{', '.join(known)}; the data's: {', '.join(names)}. Rename them in the data, or use the numbers "
-                     f"0 to {len(known) - 1}.")
-
-
-def _all_texts(texts: Texts) -> list[str]:
-    rows = texts.splits["train"]
-    return [text for name in ("text", "text_pair") if name in rows.column_names for text in rows[name]]
-
-
-# --- The folder ------------------------------------------------------------------------------------------------------
-
-
-def _same_run(folder: Path, settings: Settings) -> bool:
-    """Whether the folder holds this run. Raises: ValueError for another run, or a folder with other things."""
-    config = folder / "config.json"
-    if not config.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"{folder} is not empty, and no run of this command. Choose another --out.")
-        return False
-    before = json.loads(config.read_text("utf-8"))["settings"]
-    now = json.loads(json.dumps(asdict(settings)))
-    changed = [name for name in now if name not in ("out", "save_every") and now[name] != before.get(name)]
-    if changed:
-        raise ValueError(f"{folder} belongs to a run with another {', '.join(changed)} "
-                         f"({', '.join(repr(before.get(name)) for name in changed)}). Choose another --out, or delete "
-                         "the folder.")
-    return True
-
-
-def _begin(folder: Path, settings: Settings, texts: Texts) -> None:
-    """Write config.json, or check that the data is still the same."""
-    digest = hashlib.sha256()
-    for split, rows in texts.splits.items():
-        digest.update(split.encode())
-        for row in rows:
-            digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
-    config = folder / "config.json"
-    if config.exists():
-        if json.loads(config.read_text("utf-8"))["data_sha256"] != digest.hexdigest():
-            raise ValueError(f"The data has changed since the run in {folder} began. Choose another --out.")
-    elif process_number() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_json(config, {"settings": asdict(settings), "data_sha256": digest.hexdigest(),
-                             "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                                          "transformers": transformers.__version__}})
-    wait_for_all()
-
-
-def _save_student(made: Made, folder: Path, card: str) -> None:
-    """Model, tokenizer and card, completely or not at all."""
-    unfinished, final = folder / ".student.unfinished", folder / "student"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        made.save(unfinished)
-        (unfinished / "README.md").write_text(card, "utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(unfinished, final)
-    except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise OSError(f"The student could not be written to {final} ({error}). Make room and run the same command "
-                      "again: training will not be repeated.") from error
-
-
-def _write_json(path: Path, content: dict) -> None:
-    write_atomically(path, lambda file: file.write_text(json.dumps(content, indent=1) + "\n", "utf-8"))
-
-
 def _where(state: PartialState, settings: Settings) -> str:
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and (
         state.device.type != "cpu" or cpu_has_bf16()))
     many = f"{state.num_processes} processes, " if state.num_processes > 1 else ""
     threads = f", {torch.get_num_threads()} thread(s)" if state.device.type == "cpu" else ""
     return f"Training on: {many}{state.device.type.upper()}{threads}, {'bfloat16' if bf16 else 'float32'} products."
-
-
-# --- What stays -------------------------------------------------------------------------------------------------------
-
-
-def _card(run: _Run, result: dict) -> str:
-    """The model card: what this is, where it comes from, how good it is, and what nobody has looked at."""
-    s, numbers = run.settings, "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in result.items())
-    bilstm = type(run.made.model).__name__ == "BiLstm"
-    load = ('from course_lib.distill import load_bilstm\nmodel, vocabulary = load_bilstm("student")' if bilstm else
-            'from transformers import AutoTokenizer, '
-            f'{"AutoModelForMaskedLM" if run.task == MASKED_LM else "AutoModelForSequenceClassification"}\n'
-            f'model = {"AutoModelForMaskedLM" if run.task == MASKED_LM else "AutoModelForSequenceClassification"}'
-            '.from_pretrained("student")\ntokenizer = AutoTokenizer.from_pretrained("student")')
-    return f"""---
-library_name: {"course_lib" if bilstm else "transformers"}
-pipeline_tag: {"fill-mask" if run.task == MASKED_LM else "text-classification"}
-tags: [knowledge-distillation]
----
-# A student of {Path(s.teacher).name}
-
-Method: {run.method.name} ({run.method.paper}), preset "{s.preset}", seed {s.seed}.
-Start: {run.made.start}.
-Texts: {", ".join(f"{split} {len(rows):,}" for split, rows in run.texts.splits.items())}.
-Classes: {", ".join(run.teacher.class_names) if run.task == CLASSIFICATION else "none (masked language model)"}.
-
-```python
-{load}
-```
-
-| measured on the test split | |
-|---|---|
-{numbers}
-
-One run with one seed: another seed gives another number. Not looked at: other kinds of text, unfair errors, safety.
-Licence: that of the teacher and of the texts; fill it in before you pass this model on.
-"""
-
-
-def paper_we_you(method: Method, result: dict) -> str:
-    """The last line of a run: what the paper reports, what the course measured, what came out here."""
-    rows = [("paper", method.claim or "no number on one model and one data set"), ("we", _ours(method))]
-    you = []
-    if result.get("teacher_accuracy") and "accuracy" in result:
-        kept = 100 * result["accuracy"] / result["teacher_accuracy"]
-        you.append(f"{kept:.1f} % of the teacher's accuracy ({result['accuracy']:.1f} of "
-                   f"{result['teacher_accuracy']:.1f})")
-    elif "accuracy" in result:
-        you.append(f"accuracy {result['accuracy']:.1f} %")
-    elif "agreement" in result:
-        you.append(f"the teacher's answer for {result['agreement']:.1f} % of the test texts")
-    if "times_smaller" in result:
-        you.append(f"{result['times_smaller']:.1f} times fewer parameters, {result['times_faster']:.1f} times faster")
-    rows.append(("you", ", ".join(you) + " (one seed)"))
-    return "\n".join(f"{who:6}| {what}" for who, what in rows)
-
-
-def _ours(method: Method) -> str:
-    from course_lib import results
-    from course_lib.measures import mean_and_interval
-    from course_lib.teachers import DATA
-
-    if method.measured is None:
-        return "not measured"
-    try:
-        values = results.values(*method.measured, "accuracy")
-    except (FileNotFoundError, ValueError, KeyError):
-        return "not measured yet"
-    topics = method.measured[0] == "ch09"
-    card = json.loads((DATA / "teachers" / ("topics" if topics else "sentiment") / "card.json").read_text("utf-8"))
-    theirs, mean = card["accuracy_percent"]["test"], mean_and_interval(values).mean
-    return (f"{100 * mean / theirs:.1f} % of the teacher's accuracy ({mean:.1f} of {theirs:.1f}; "
-            f"{'Wikipedia topics' if topics else 'movie sentences'}, {len(values)} seeds)")

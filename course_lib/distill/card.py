@@ -1,0 +1,81 @@
+"""What a run leaves in words: the model card, and the three lines "paper, we, you"."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from course_lib import results
+from course_lib.assets import DATA
+from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, Method
+from course_lib.measures import mean_and_interval
+
+if TYPE_CHECKING:
+    from course_lib.distill.runs import Run
+
+
+def model_card(run: Run, result: dict) -> str:
+    """The model card: what this is, where it comes from, how good it is, and what nobody has looked at."""
+    s, numbers = run.settings, "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in result.items())
+    bilstm = type(run.made.model).__name__ == "BiLstm"
+    load = ('from course_lib.distill import load_bilstm\nmodel, vocabulary = load_bilstm("student")' if bilstm else
+            'from transformers import AutoTokenizer, '
+            f'{"AutoModelForMaskedLM" if run.task == MASKED_LM else "AutoModelForSequenceClassification"}\n'
+            f'model = {"AutoModelForMaskedLM" if run.task == MASKED_LM else "AutoModelForSequenceClassification"}'
+            '.from_pretrained("student")\ntokenizer = AutoTokenizer.from_pretrained("student")')
+    return f"""---
+library_name: {"course_lib" if bilstm else "transformers"}
+pipeline_tag: {"fill-mask" if run.task == MASKED_LM else "text-classification"}
+tags: [knowledge-distillation]
+---
+# A student of {Path(s.teacher).name}
+
+Method: {run.method.name} ({run.method.paper}), preset "{s.preset}", seed {s.seed}.
+Start: {run.made.start}.
+Texts: {", ".join(f"{split} {len(rows):,}" for split, rows in run.texts.splits.items())}.
+Classes: {", ".join(run.teacher.class_names) if run.task == CLASSIFICATION else "none (masked language model)"}.
+
+```python
+{load}
+```
+
+| measured on the test split | |
+|---|---|
+{numbers}
+
+One run with one seed: another seed gives another number. Not looked at: other kinds of text, unfair errors, safety.
+Licence: that of the teacher and of the texts; fill it in before you pass this model on.
+"""
+
+
+def paper_we_you(method: Method, result: dict) -> str:
+    """The last line of a run: what the paper reports, what the course measured, what came out here."""
+    rows = [("paper", method.claim or "no number on one model and one data set"), ("we", _ours(method))]
+    you = []
+    if result.get("teacher_accuracy") and "accuracy" in result:
+        kept = 100 * result["accuracy"] / result["teacher_accuracy"]
+        you.append(f"{kept:.1f} % of the teacher's accuracy ({result['accuracy']:.1f} of "
+                   f"{result['teacher_accuracy']:.1f})")
+    elif "accuracy" in result:
+        you.append(f"accuracy {result['accuracy']:.1f} %")
+    elif "agreement" in result:
+        you.append(f"the teacher's answer for {result['agreement']:.1f} % of the test texts")
+    if "times_smaller" in result:
+        you.append(f"{result['times_smaller']:.1f} times fewer parameters, {result['times_faster']:.1f} times faster")
+    rows.append(("you", ", ".join(you) + " (one seed)"))
+    return "\n".join(f"{who:6}| {what}" for who, what in rows)
+
+
+def _ours(method: Method) -> str:
+    if method.measured is None:
+        return "not measured"
+    try:
+        values = results.values(*method.measured, "accuracy")
+    except (FileNotFoundError, ValueError, KeyError):
+        return "not measured yet"
+    topics = method.measured[0] == "ch09"
+    card = json.loads((DATA / "teachers" / ("topics" if topics else "sentiment") / "card.json").read_text("utf-8"))
+    theirs, mean = card["accuracy_percent"]["test"], mean_and_interval(values).mean
+    return (f"{100 * mean / theirs:.1f} % of the teacher's accuracy ({mean:.1f} of {theirs:.1f}; "
+            f"{'Wikipedia topics' if topics else 'movie sentences'}, {len(values)} seeds)")
