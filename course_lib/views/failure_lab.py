@@ -90,11 +90,11 @@ LABS = (
          Measure("frequent_share", "answers among the ten commonest tokens", "%"), LOSS)),
     LabText(
         "projection", "Wrong projection",
-        "Hidden states only: a student of width 128 learns the last states of a teacher of width 384 through a map.",
+        "Hidden states only: a student of width 128 learns layer 3 of a teacher of width 384 through a map.",
         "distance",
         (Switch("side", "map on the teacher's side", _mistake("teacher_side_projection")),
          Switch("frozen", "freeze that map", "A map that cannot be trained cannot shrink.", needs="side")),
-        {_on(): "student's side", _on("side"): "teacher's side", _on("side", "frozen"): "teacher's side, frozen"},
+        {_on(): "student side", _on("side"): "teacher side", _on("side", "frozen"): "teacher side, frozen"},
         (Measure("state_variance", "variance of the student's states", digits=4, log=True),
          Measure("target_variance", "variance of the target", digits=4, log=True),
          Measure("effective_rank", "effective rank of the states"), LOSS)),
