@@ -104,7 +104,7 @@ def _shapes(found: dict) -> list[str]:
 def _deployment(found: dict) -> list[str]:
     ready = [row for row in found["formats"] if "left_out" not in row]
     rows = [[row["model"], row["format"], f"{row['file_mb']:.1f}", f"{row['accuracy']:.2f}",
-             f"{row['largest_difference']:.1g}", times_faster(row["ratio_1"]), times_faster(row["ratio_32"])]
+             f"{row['largest_difference']:.2g}", times_faster(row["ratio_1"]), times_faster(row["ratio_32"])]
             for row in ready]
     absent = [f"- {row['model']}, {row['format']}: {row['left_out']}" for row in found["formats"] if "left_out" in row]
     best = {count: min(ready, key=lambda row: row[f"ratio_{count}"][1]) for count in (1, 32)}
