@@ -25,7 +25,7 @@ from transformers import (
     BertTokenizerFast,
 )
 
-from course_lib import training
+from course_lib import results, training
 from course_lib.__main__ import main
 from course_lib.data import load_data
 from course_lib.distill import METHODS, Settings, distill, load_bilstm
@@ -378,3 +378,31 @@ def test_the_estimate_of_memory_is_near_what_autograd_keeps(layers, hidden, toke
     assert output.logits.shape == (8, 2)
     assert sum(kept.values()) == pytest.approx(found["activations"], rel=1 / 3)
     assert found["weights"] == 16 * sum(p.numel() for p in model.parameters())
+
+
+# --- The page ---------------------------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).resolve().parent.parent / "book" / "your_own.md"
+
+
+def test_the_page_says_of_every_method_what_the_code_says():
+    rows = {cells[1].strip("` "): cells for line in PAGE.read_text("utf-8").splitlines()
+            if len(cells := [cell.strip() for cell in line.split("|")]) == 7 and cells[1].startswith("`")}
+    assert rows.keys() == METHODS.keys()
+    words = {CLASSIFICATION: "classifier", MASKED_LM: "masked LM"}
+    for name, method in METHODS.items():
+        _, _, chapter, teacher, labels, *_ = rows[name]
+        assert method.chapter == f"Chapter {chapter}"
+        assert teacher == "–" or teacher == " or ".join(words[task] for task in method.tasks)
+        assert (labels == "needed") == method.needs_labels
+    commands = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("python -m course_lib ")]
+    assert len(commands) == 2
+    for command in commands:  # argparse knows every option, and so on up to a model that is not there
+        assert main([word if word != "minilm-l6" else "nowhere/nothing" for word in command.split()[3:]]) == 2
+
+
+def test_every_measured_number_of_the_last_line_is_there():
+    for method in METHODS.values():
+        experiment, arm = method.measured
+        if experiment != "ch03":  # there the number is called top1
+            assert len(results.values(experiment, arm, "accuracy")) >= 5
