@@ -116,6 +116,7 @@ def _moved(batch: Batch) -> Batch:
 
 
 def soft_targets() -> Case:
+    """Chapter 1's student, labels and answers at T = 4."""
     student, teacher = ch01.student(0), _teacher()
     return _live(student, teacher, _sentences(), lambda batch: hinton.terms(
         student, teacher, batch, sentences.LABELS_AND_ANSWERS))
@@ -176,6 +177,7 @@ def distilbert_hidden_words() -> Case:
 
 
 def patient() -> Case:
+    """PKD's three terms, the teacher's states live."""
     student, teacher = sentences.half_depth(0), _teacher()
     matched = [s for s, _ in layer_maps.skip(3, 6)]
     return _live(student, teacher, _sentences(), lambda batch: pkd.terms(student, teacher, batch),
@@ -183,12 +185,14 @@ def patient() -> Case:
 
 
 def tinybert_inside() -> Case:
+    """Stage 1: attention, hidden states and embeddings of two pairs of layers, through two projections."""
     student, teacher = ch05.student(0, projection=True), _teacher()
     return _live(student, teacher, _sentences(), lambda batch: tinybert.terms(student, teacher, batch, ch05.INSIDE),
                  lambda mine: [*mine.hidden_states.values(), *mine.queries.values(), *mine.keys.values()])
 
 
 def tinybert_prediction() -> Case:
+    """Stage 2: the soft cross-entropy alone."""
     student, teacher = ch05.student(0), _teacher()
     return _live(student, teacher, _sentences(), lambda batch: tinybert.terms(
         student, teacher, batch, tinybert.PREDICTION), lambda mine: [mine.logits])
@@ -213,10 +217,12 @@ def mobilebert_one_block() -> Case:
 
 
 def minilm_first() -> Case:
+    """Attention and value relation of the last layer."""
     return _minilm(minilm.MiniLmRecipe())
 
 
 def minilm_second() -> Case:
+    """Relations QQ, KK and VV of the last layer."""
     return _minilm(minilm.MiniLmRecipe(version="v2", relation_heads=12))
 
 
