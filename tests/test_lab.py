@@ -30,7 +30,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
     environment |= {"JUPYTER_CONFIG_DIR": str(own / "config"), "JUPYTER_DATA_DIR": str(own / "data"),
                     "JUPYTER_RUNTIME_DIR": str(own / "runtime"), "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"),
-                    "JUPYTERLAB_SETTINGS_DIR": str(own / "settings"), "COURSE_OFFLINE": "1"}
+                    "JUPYTERLAB_SETTINGS_DIR": str(own / "settings"), "COURSE_OFFLINE": "1",
+                    "COURSE_PROGRESS_FILE": str(own / "progress.json")}  # a learner's own answers stay as they are
     server = subprocess.Popen([sys.executable, "tools/lab.py", "--LabApp.expose_app_in_browser=True"], cwd=ROOT,
                               env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     said: list[str] = []
@@ -131,4 +132,99 @@ def test_chapter_1_runs_in_lab_and_its_slider_answers(lab: str, chapter_copy: st
             page.keyboard.press("ArrowRight")
         after = view.locator("[data-prob]").all_inner_texts()
         assert len(before) >= 2 and before != after
+        assert not watched.outside, watched.outside
+
+
+# --- A newcomer's walk -----------------------------------------------------------------------------------------------
+
+HTML = ROOT / "book" / "_build" / "html"
+QUESTION = "def softened("
+WRONG = """def softened(logits: Tensor, temperature: float) -> Tensor:
+    return torch.softmax(logits * temperature, dim=-1)
+"""
+RIGHT = WRONG.replace("logits * temperature", "logits / temperature")
+
+OPENED = """path => window.jupyterapp.shell.currentWidget?.context?.path === path"""
+RUN = """async number => {
+    const notebook = window.jupyterapp.shell.currentWidget.content;
+    notebook.activeCellIndex = number;
+    await notebook.scrollToItem(number);
+    await window.jupyterapp.commands.execute('notebook:run-cell');
+    return JSON.stringify(notebook.model.cells.get(number).toJSON().outputs || []);
+}"""
+
+
+@pytest.fixture
+def first_exercise(chapter_copy: str) -> str:
+    """The copy of chapter 1 up to its first check: a newcomer's first half hour, without the trainings."""
+    path = ROOT / chapter_copy
+    chapter = nbformat.read(path, as_version=4)
+    end = next(n for n, cell in enumerate(chapter.cells) if 'check("ch01.q1"' in cell.source)
+    chapter.cells = chapter.cells[:end + 1]
+    nbformat.write(chapter, path)
+    return chapter_copy
+
+
+def write_into_cell(page, number: int, text: str) -> None:
+    """As by hand: the cell is entered, everything is selected, and the text is typed over it."""
+    page.evaluate("""async number => {
+        const notebook = window.jupyterapp.shell.currentWidget.content;
+        notebook.activeCellIndex = number;
+        await notebook.scrollToItem(number);
+        await window.jupyterapp.commands.execute('notebook:enter-edit-mode');
+    }""", number)
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.insert_text(text)
+    page.wait_for_function("([number, text]) => window.jupyterapp.shell.currentWidget.content.model.cells.get(number)"
+                           ".toJSON().source.toString().trim() === text.trim()", arg=[number, text], timeout=PATIENCE)
+
+
+def test_a_newcomer_walks_from_the_readme_to_lab_an_exercise_and_the_book(lab: str, first_exercise: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"^make lab ", readme, re.MULTILINE), "the README's first command opens JupyterLab"
+    with open_page(width=1400, height=1000) as watched:
+        page = watched.page
+        # The contents page, and its link to chapter 1.
+        ready(page, lab)
+        link = page.get_by_role("link", name=re.compile("Soft targets"))
+        link.first.wait_for(timeout=PATIENCE)
+        title = link.first.inner_text()
+        link.first.click()
+        page.wait_for_function(OPENED, arg="notebooks/ch01_hinton.ipynb", timeout=PATIENCE)
+        page.get_by_role("heading", name=title).first.wait_for(timeout=PATIENCE)
+
+        # The chapter's first cells, in the copy that the test may change.
+        page.evaluate("path => window.jupyterapp.commands.execute('docmanager:open', { path }).then(() => true)",
+                      first_exercise)
+        page.wait_for_function(OPENED, arg=first_exercise, timeout=PATIENCE)
+        page.evaluate("(async () => { const context = window.jupyterapp.shell.currentWidget.context;"
+                      " await context.ready; await context.sessionContext.ready; })()")
+        cells = page.evaluate(ALL_CELLS)
+        sources = ["".join(cell["source"]) for cell in cells]
+        exercise = next(n for n, source in enumerate(sources) if QUESTION in source)
+        checking = len(cells) - 1
+        for number in [n for n, cell in enumerate(cells) if cell["cell_type"] == "code"][:-1]:
+            assert '"error"' not in page.evaluate(RUN, number), sources[number]
+        assert "not started" in page.evaluate(RUN, checking)
+
+        # The exercise: wrong first, and the message says which mistake it is; then right.
+        write_into_cell(page, exercise, WRONG)
+        page.evaluate(RUN, exercise)
+        said = page.evaluate(RUN, checking)
+        assert "The logits are multiplied by T. Divide by it" in said, said
+        write_into_cell(page, exercise, RIGHT)
+        page.evaluate(RUN, exercise)
+        said = page.evaluate(RUN, checking)
+        assert "correct (2 of 2 points)" in said, said
+        assert not watched.outside, watched.outside
+
+        # The same chapter in the built book.
+        assert "book/_build/html/index.html" in readme
+        if not (HTML / "index.html").exists():
+            pytest.skip("the walk ends here: the book is not built, run `make book`")
+        page.goto((HTML / "index.html").as_uri())
+        page.get_by_role("link", name=title).first.click()
+        page.wait_for_url("**/ch01_hinton.html")
+        assert page.locator("h1").first.inner_text().startswith(title)
+        assert page.locator(".course-view[data-view=temperature] svg").first.is_visible()
         assert not watched.outside, watched.outside
