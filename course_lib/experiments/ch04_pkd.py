@@ -24,7 +24,7 @@ batch before they are normalised. Its beta of 300 gives it about the same share.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -45,8 +45,8 @@ from course_lib.methods.cached import SoftLabels, attach, keys_of
 from course_lib.teachers import TEACHERS, new_model
 from course_lib.training import Terms, autocast
 
-__all__ = ["ABOUT", "ARMS", "MAIN", "PAPER_START", "SEEDS", "centred", "cls_distances", "examples", "first_layers",
-           "half_depth", "loss_terms", "poll_result", "prepare", "run", "scores", "start", "teacher",
+__all__ = ["ABOUT", "ARMS", "LONGER", "MAIN", "PAPER_START", "SEEDS", "centred", "cls_distances", "examples",
+           "first_layers", "half_depth", "loss_terms", "poll_result", "prepare", "run", "scores", "start", "teacher",
            "teacher_spread"]
 
 ABOUT = "Movie sentences, half depth: answers alone against answers and the [CLS] states of two teacher layers."
@@ -65,6 +65,13 @@ class Arm:
     first_layers: bool = False
 
 
+@dataclass(frozen=True)
+class Longer(Arm):
+    """The same recipe with three times the budget: is the student at its end, or the training?"""
+
+    steps: int = 3 * RECIPE.steps
+
+
 ARMS = {
     "labels": Arm(answers=False),
     "labels + answers": Arm(),
@@ -73,9 +80,12 @@ ARMS = {
     "PKD-skip, centred": Arm(layer_map=SKIP, beta=CENTRED_BETA, centred=True),
     "answers, first layers": Arm(first_layers=True),
     "PKD-skip, first layers": Arm(layer_map=SKIP, beta=BETA, first_layers=True),
+    "labels, 900 steps": Longer(answers=False),
+    "PKD-skip, 900 steps": Longer(layer_map=SKIP, beta=BETA),
 }
 PAPER_START = [name for name, arm in ARMS.items() if arm.first_layers]
-MAIN = [name for name in ARMS if name not in PAPER_START]
+LONGER = [name for name, arm in ARMS.items() if isinstance(arm, Longer)]
+MAIN = [name for name in ARMS if name not in (*PAPER_START, *LONGER)]
 
 
 # --- The teacher's states, asked once ---------------------------------------------------------------------------------
@@ -208,7 +218,8 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
     arm, first = ARMS[arm_name], Batches(examples("train"), BATCH_SIZE, seed=seed)[0]
     model, terms = start(arm, seed), loss_terms(arm)
     before = gradient_shares(model, terms, first) if arm.layer_map else {}
-    sentences.fit(model, terms, seed, rows=examples("train"))
+    recipe = replace(RECIPE, steps=arm.steps) if isinstance(arm, Longer) else RECIPE
+    sentences.fit(model, terms, seed, recipe, rows=examples("train"))
     after = gradient_shares(model, terms, first) if arm.layer_map else {}
     away = cls_distances(model, {"skip_distance": SKIP, "last_distance": LAST})
     return scores(model) | {
