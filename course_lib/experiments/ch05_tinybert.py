@@ -71,6 +71,8 @@ ARMS = {
     "without hidden": Arm(replace(INSIDE, hidden_weight=0.0)),
     "labels in stage 2": Arm(INSIDE, learns_from="labels"),
     "augmented text": Arm(INSIDE, augmented=True),
+    "top layers": Arm(replace(INSIDE, layer_map=layer_maps.top(2, 6))),  # ((0, 0), (1, 5), (2, 6))
+    "bottom layers": Arm(replace(INSIDE, layer_map=layer_maps.bottom(2, 6))),  # ((0, 0), (1, 1), (2, 2))
 }
 WHOLE = "two stages"
 
@@ -246,7 +248,7 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
         first_stage(model, arm, seed)
         found |= _named("share_{}_last", gradient_shares(model, terms, batch))
         found |= {f"silence_{layer}": round(100 * loss / price, 1)
-                  for (layer, _), (loss, price) in inside_losses(model).items()}
+                  for (layer, _), (loss, price) in inside_losses(model, arm.inside.layer_map).items()}
         tinybert.detach_projection(model)
     skip = STEPS[0] if arm.inside else 0
     second_stage(model, arm, seed, sum(STEPS) - skip, skip)
