@@ -144,6 +144,10 @@ WRONG = """def softened(logits: Tensor, temperature: float) -> Tensor:
 """
 RIGHT = WRONG.replace("logits * temperature", "logits / temperature")
 
+NO_AUTOSAVE = """async () => {
+    const { commands } = window.jupyterapp;
+    if (commands.isToggled('docmanager:toggle-autosave')) await commands.execute('docmanager:toggle-autosave');
+}"""
 OPENED = """path => window.jupyterapp.shell.currentWidget?.context?.path === path"""
 RUN = """async number => {
     const notebook = window.jupyterapp.shell.currentWidget.content;
@@ -186,6 +190,8 @@ def test_a_newcomer_walks_from_the_readme_to_lab_an_exercise_and_the_book(lab: s
         page = watched.page
         # The contents page, and its link to chapter 1.
         ready(page, lab)
+        page.evaluate(NO_AUTOSAVE)  # the test opens the committed chapter: it must not write into it
+        stored = CHAPTER.read_bytes()
         link = page.get_by_role("link", name=re.compile("Soft targets"))
         link.first.wait_for(timeout=PATIENCE)
         title = link.first.inner_text()
@@ -216,6 +222,7 @@ def test_a_newcomer_walks_from_the_readme_to_lab_an_exercise_and_the_book(lab: s
         page.evaluate(RUN, exercise)
         said = page.evaluate(RUN, checking)
         assert "correct (2 of 2 points)" in said, said
+        assert CHAPTER.read_bytes() == stored, "the walk changed the committed chapter"
         assert not watched.outside, watched.outside
 
         # The same chapter in the built book.
