@@ -32,7 +32,7 @@ STAGES: dict[str, list[str]] = {
     # By itself: grading a class uses all cores already.
     "class": [*PYTEST, "tests/test_classroom.py"],
     "notebooks": [*PYTEST, "notebooks", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=600"],
-    "book": [PYTHON, "tools/book.py", "--allow-stale"],
+    "book": [PYTHON, "tools/book.py"],
     "browser": [*PYTEST, "tests", "-m", "browser"],
 }
 
