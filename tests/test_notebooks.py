@@ -499,7 +499,7 @@ def test_a_stale_page_that_is_built_all_the_same_says_so_at_its_top(pair: Path) 
     book.put_banner(pair.with_suffix(".ipynb"), "course_lib/x.py changed")
     cells = nbformat.read(pair.with_suffix(".ipynb"), as_version=4).cells
     assert cells[0].source.startswith("# Title")
-    assert "{warning}" in cells[1].source and "course_lib/x.py changed" in cells[1].source
+    assert "{warning}" in cells[1].source and "`course_lib/x.py` changed" in cells[1].source
 
 
 # --- The setup cell --------------------------------------------------------------------------------------------------
