@@ -69,7 +69,7 @@ class TestAssignments:
     @EACH_CHAPTER
     def test_the_release_holds_no_hidden_test_and_no_solution(self, course, name):
         text = nbformat.writes(release(course, name))
-        assert not re.search("HIDDEN|inside import|BEGIN SOLUTION", text)
+        assert not re.search("HIDDEN TESTS|inside import|BEGIN SOLUTION", text)
         for asked in chapter(name).questions:
             body = simulated.solution_text(asked.name).split("\n", 1)[1].strip()
             assert body not in text
