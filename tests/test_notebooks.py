@@ -301,6 +301,7 @@ def _shows(data: dict) -> nbformat.NotebookNode:
     (sound(_shows({"text/html": "<img src='a.png' alt=''>"})), "<img> without alt"),
     (sound(_shows({"text/html": "<svg viewBox='0 0 1 1'></svg>"})), "<svg> without"),
     (sound(new_markdown_cell("![](picture.png)")), "picture in the text"),
+    (sound(new_code_cell("1", metadata={"tags": ["tolerance-2"]})), "'tolerance-2' is no tolerance"),
 ])
 def test_the_lint_names_what_is_wrong(notebook: nbformat.NotebookNode, finding: str) -> None:
     assert any(finding in problem for problem in notebooks.lint(notebook, notebooks.setup_cell()))

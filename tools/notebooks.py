@@ -270,7 +270,10 @@ def _lint_size(code: list[NotebookNode]) -> list[str]:
 
 
 def _lint_outputs(cell: NotebookNode) -> list[str]:
-    problems = []
+    # Here and not only when nbval comes to the cell, a quarter of an hour into the tests.
+    problems = [f"the tag '{tag}' is no tolerance; write tolerance-0.03 (between 0 and 1)"
+                for tag in cell.metadata.get("tags", [])
+                if tag.startswith("tolerance") and not re.fullmatch(r"tolerance-(0\.\d+|\d(\.\d+)?e-\d+)", tag)]
     for output in cell.outputs:
         if output.output_type == "error" and not {"raises-exception", "nbval-raises-exception"} & set(
                 cell.metadata.get("tags", [])):
