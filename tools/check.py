@@ -55,7 +55,7 @@ def environment(stage: str) -> dict[str, str]:
     return env
 
 
-def run(stage: str, minutes: float = 20) -> Result:
+def run(stage: str, minutes: float = 30) -> Result:
     """Run one stage, pass its lines on at once, and keep the last one."""
     print(f"\n=== {stage} ".ljust(80, "="), flush=True)
     start, closing = time.monotonic(), ""
