@@ -15,7 +15,7 @@ nothing was tested.
 from __future__ import annotations
 
 import os
-import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,19 +25,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+
+from print_book import chromium_path
+
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--force-color-profile=srgb"]
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 HERE = {"", "localhost", "127.0.0.1", "::1"}
-
-
-def chromium_path() -> str | None:
-    """The browser to drive: the variable CHROMIUM, or the first of the usual names on the PATH."""
-    named = os.environ.get("CHROMIUM")
-    return named or next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
 def require_chromium() -> str:

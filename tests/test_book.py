@@ -31,7 +31,7 @@ import book  # noqa: E402
 import notebooks  # noqa: E402
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator
 
 HTML = ROOT / "book" / "_build" / "html"
 
@@ -60,20 +60,12 @@ def address() -> Iterator[str]:
         server.shutdown()
 
 
-def has_mathematics(page: Page) -> bool:
-    """Whether the page has formulas; if it has, they are set when this returns."""
-    if not page.locator(".math").count():
-        return False
-    page.wait_for_function("window.MathJax && MathJax.Hub && MathJax.Hub.queue.pending === 0 && "
-                           "document.querySelector('.MathJax') !== null", timeout=30_000)
-    return True
-
-
 def visit_all(pages: list[str], base: str) -> None:
     with open_page() as watched:
         for page in pages:
             watched.page.goto(f"{base}/{page}", wait_until="load")
-            if has_mathematics(watched.page):
+            watched.page.wait_for_function(print_book.READY, timeout=30_000)
+            if watched.page.locator(".math").count():
                 assert watched.page.locator(".MathJax_Error, .merror").count() == 0, f"{page}: a formula is broken"
             watched.check()
 
@@ -120,7 +112,7 @@ def test_no_page_scrolls_sideways_on_a_phone(pages: list[str]) -> None:
         watched.page.set_viewport_size({"width": 390, "height": 800})
         for page in pages:
             watched.page.goto(f"{HTML.as_uri()}/{page}")
-            has_mathematics(watched.page)
+            watched.page.wait_for_function(print_book.READY, timeout=30_000)
             too_wide = watched.sideways_overflow()
             assert too_wide <= 1, f"{page} is {too_wide} pixels wider than a phone"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import in_two_processes
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForMaskedLM,
@@ -114,6 +115,13 @@ def test_a_masked_lm_can_be_distilled_without_labels(ground, tmp_path, method):
     result = distill(settings(ground, tmp_path / "run", method, teacher=str(ground / "masked"),
                               data=str(ground / "reviews.txt"), **student), quiet)
     assert "teacher_accuracy" in result
+
+
+def test_hidden_words_are_labels_whatever_columns_the_file_has(ground, tmp_path):
+    for data in ("reviews.txt", "reviews.csv"):
+        run = settings(ground, tmp_path / data, "hinton", teacher=str(ground / "masked"), data=str(ground / data))
+        distill(run, quiet)
+        assert (tmp_path / data / "metrics.csv").read_text("utf-8").startswith("stage,step,soft,hard,")
 
 
 def test_texts_without_labels_teach_through_the_teacher_alone(ground, tmp_path):
@@ -224,6 +232,7 @@ def test_a_student_with_another_vocabulary(ground, tmp_path):
     ("hinton", {"student": "9"}, "9 layers, more than the teacher's 4"),
     ("hinton", {"student": "mobilebert"}, "belong together"),
     ("hinton", {"recipe": {"temprature": 3}}, "hinton has no setting 'temprature'. It has: temperature"),
+    ("labels", {"recipe": {"temperature": 3}}, "labels has no setting 'temperature'. It has: none"),
     ("tinybert", {"student": "2x18"}, "4: a width of 18 cannot.*multiple of 4, for example 16"),
     ("theseus", {"student": "2x16"}, "one width"),
     ("theseus", {"student": "3"}, "cannot be cut into 3 modules"),
@@ -237,7 +246,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(ground, tmp_path
         changes = changes | {"teacher": str(ground / changes["teacher"])}
     with pytest.raises(ValueError, match=message):
         distill(settings(ground, tmp_path / "run", method, **changes), quiet)
-    assert not (tmp_path / "run" / "student").exists()
+    assert not (tmp_path / "run").exists()  # so that the right command may use the same --out
 
 
 def test_classes_are_matched_by_name_and_unknown_ones_are_refused(ground, tmp_path):
@@ -278,21 +287,13 @@ def test_the_shell_says_what_it_does_and_errors_have_status_2(ground, tmp_path, 
 # --- Several processes ------------------------------------------------------------------------------------------------
 
 
-def launched(arguments, **env):
-    """The same command in two processes. --multi_gpu is accelerate's word for several processes on one machine."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1",
-              "--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    return subprocess.run([*launch, "-m", "course_lib", *arguments], capture_output=True, text=True, check=False,
-                          timeout=300, env=os.environ | {"ACCELERATE_USE_CPU": "true"} | env)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["pkd", "tinybert"])
 def test_two_processes_give_the_losses_and_the_student_of_one(ground, tmp_path, method):
     given = ["distill", method, "--teacher", str(ground / "classifier"), "--data", str(ground / "reviews.csv"),
              "--steps", "3", "--batch-size", "10", "--precision", "fp32",
              "--student", "2" if method == "pkd" else "2x16"]
-    done = launched([*given, "--out", str(tmp_path / "two")])
+    done = in_two_processes("-m", "course_lib", *given, "--out", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Training on: 2 processes, CPU") == 1  # only process 0 speaks
     assert main([*given, "--out", str(tmp_path / "one")]) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -23,15 +22,7 @@ import contents  # noqa: E402
 
 import notebooks  # noqa: E402
 
-
-def _load_comparison():
-    spec = importlib.util.spec_from_file_location("notebook_comparison", ROOT / "notebooks" / "conftest.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-comparison = _load_comparison()
+comparison = notebooks.comparison()
 CHAPTERS = [path for path in notebooks.sources([]) if path.stem.startswith(("ch", "lab"))]
 HEAD = "---\nkernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n\n"
 

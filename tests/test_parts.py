@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from processes import in_two_processes
 from torch import nn
 
 from course_lib.masking import IGNORED, keep, masked_mean
@@ -120,17 +118,11 @@ if process_number() == 0:
 """
 
 
-# --multi_gpu is accelerate's word for "several processes on this machine"; its --cpu would ask for MPI.
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1",
-          "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "--num_processes"]
-
-
-def launched(folder, processes=2, kill=False, accumulate=1):
+def launched(folder, kill=False, accumulate=1):
     script = folder / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), kill=kill, folder=str(folder / "run"),
                                     accumulate=accumulate))
-    return subprocess.run([*LAUNCH, str(processes), str(script)], capture_output=True, text=True, timeout=300,
-                          check=False, env=os.environ | {"ACCELERATE_USE_CPU": "true"})
+    return in_two_processes(str(script))
 
 
 @pytest.mark.slow

@@ -94,10 +94,12 @@ def single_page(html: Path, toc: Path) -> Path:
 
 
 def chromium_path() -> str | None:
+    """The browser to drive: the variable CHROMIUM, or the first of the usual names on the PATH."""
     named = os.environ.get("CHROMIUM")
     return named or next((found for name in CHROMIUM if (found := shutil.which(name))), None)
 
 
+# True when all formulas of a page are set, or when it has none.
 READY = """() => !document.querySelector('.math') || (window.MathJax && MathJax.Hub && MathJax.Hub.queue.pending === 0
     && !MathJax.Hub.queue.running && document.querySelector('.MathJax') !== null)"""
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+import torch
 from datasets import disable_progress_bars
 
 from course_lib.bench import clock, page, record
@@ -21,7 +22,7 @@ def run(part: str, quick: bool = False) -> dict:
         raise ValueError(f"No part '{part}'. There are: {', '.join(PARTS)}.")
     started = time.monotonic()
     found = importlib.import_module(f"course_lib.bench.{part}").measure(0.0 if quick else PARTS[part], quick)
-    where = clock.device() if part != "deployment" else clock.torch.device("cpu")
+    where = clock.device() if part != "deployment" else torch.device("cpu")
     return {"command": f"python -m course_lib.bench {part}", "where": clock.conditions(where),
             "minutes": round((time.monotonic() - started) / 60, 1)} | found
 

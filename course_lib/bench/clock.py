@@ -14,8 +14,8 @@ from statistics import median, quantiles
 
 import torch
 import transformers
-from accelerate import PartialState
 
+from course_lib.parts import begin
 from course_lib.training import cpu_has_bf16
 
 LEAST = 3  # rounds: fewer say nothing about the spread
@@ -25,7 +25,7 @@ Times = dict[str, list[float]]  # seconds of every piece, one number per round
 
 def device() -> torch.device:
     """Where the models run: the accelerator that `accelerate` finds, or the processor."""
-    return PartialState().device
+    return begin().device
 
 
 def synchronise(where: torch.device) -> None:

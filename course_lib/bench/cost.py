@@ -328,24 +328,21 @@ def top_k_cache(seconds: float, k: int = TOP_K) -> list[dict]:
     rows = windows(load_data("wikipedia")["train"].select(range(100)), teacher.tokenizer, ch03.LENGTH)
     fixed = cached.fixed_masks(rows, MaskedBatch(teacher.tokenizer, generator=torch.Generator().manual_seed(0)))
     fixed = fixed[: ch03.BATCH_SIZE * DIFFERENT]
-    case = Case(student.to(clock.device()), [], total, total)
-    recipe = cached.CachedRecipe()
+    student, recipe = student.to(clock.device()), cached.CachedRecipe()
 
-    def from_store(store: list[dict]) -> Callable[[int], None]:
-        batches = [store[i : i + ch03.BATCH_SIZE] for i in range(0, len(store), ch03.BATCH_SIZE)]
+    def steps_over(rows: list[dict], loss: Loss) -> Callable[[int], None]:
+        batches = [rows[i : i + ch03.BATCH_SIZE] for i in range(0, len(rows), ch03.BATCH_SIZE)]
+        return Case(student, _Collated(batches), loss, loss).step(loss)
 
-        def loss(batch: Batch) -> Tensor:
-            return total(cached.terms(student, None, batch, recipe))
-        return Case(case.student, _Collated(batches), loss, loss).step(loss)
+    def stored(batch: Batch) -> Tensor:
+        return total(cached.terms(student, None, batch, recipe))
 
     def live(batch: Batch) -> Tensor:
-        log_probs = hinton.teacher_logits_of(model, batch)[batch["labels"] != IGNORED]
-        return total(cached.terms(student, None, batch | {"teacher_log_probs": log_probs}, recipe))
+        return stored(batch | {"teacher_log_probs": hinton.teacher_logits_of(model, batch)[batch["labels"] != IGNORED]})
 
-    batches = [fixed[i : i + ch03.BATCH_SIZE] for i in range(0, len(fixed), ch03.BATCH_SIZE)]
-    work = {"live teacher": Case(case.student, _Collated(batches), live, live).step(live)}
+    work = {"live teacher": steps_over(fixed, live)}
     for name, kept in (("whole vocabulary", None), (f"top {k}", k)):
-        work[name] = from_store(cached.attach(fixed, cached.ask_teacher(model, fixed, k=kept, batch_size=16)))
+        work[name] = steps_over(cached.attach(fixed, cached.ask_teacher(model, fixed, k=kept, batch_size=16)), stored)
     times = clock.in_turns(work, seconds, where=clock.device())
     sizes = {"live teacher": 0, "whole vocabulary": cached.bytes_per_row(model.config.vocab_size),
              f"top {k}": cached.bytes_per_row(model.config.vocab_size, k)}

@@ -19,11 +19,10 @@ def model_card(run: Run, result: dict) -> str:
     """The model card: what this is, where it comes from, how good it is, and what nobody has looked at."""
     s, numbers = run.settings, "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in result.items())
     bilstm = type(run.made.model).__name__ == "BiLstm"
+    door = "AutoModelForMaskedLM" if run.task == MASKED_LM else "AutoModelForSequenceClassification"
     load = ('from course_lib.distill import load_bilstm\nmodel, vocabulary = load_bilstm("student")' if bilstm else
-            'from transformers import AutoTokenizer, '
-            f'{"AutoModelForMaskedLM" if run.task == MASKED_LM else "AutoModelForSequenceClassification"}\n'
-            f'model = {"AutoModelForMaskedLM" if run.task == MASKED_LM else "AutoModelForSequenceClassification"}'
-            '.from_pretrained("student")\ntokenizer = AutoTokenizer.from_pretrained("student")')
+            f'from transformers import AutoTokenizer, {door}\nmodel = {door}.from_pretrained("student")\n'
+            'tokenizer = AutoTokenizer.from_pretrained("student")')
     return f"""---
 library_name: {"course_lib" if bilstm else "transformers"}
 pipeline_tag: {"fill-mask" if run.task == MASKED_LM else "text-classification"}

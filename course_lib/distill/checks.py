@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from collections.abc import Sequence
+
+from transformers import AutoTokenizer
 
 from course_lib.assets import asset
 from course_lib.distill.plans import CLASSIFICATION, METHODS, Method
 from course_lib.distill.settings import Settings
+from course_lib.distill.students import with_classes
 from course_lib.distill.texts import Texts
 from course_lib.teachers import TEACHERS, Teacher, load_teacher
 
 
 def method_of(settings: Settings) -> Method:
+    """The method that the settings name. Raises: ValueError for a setting that is unknown or out of its range."""
     if settings.method not in METHODS:
         raise ValueError(f"No method '{settings.method}'. There are: {', '.join(METHODS)}.")
     if settings.preset not in ("laptop", "paper"):
@@ -21,7 +25,11 @@ def method_of(settings: Settings) -> Method:
             raise ValueError(f"--{name.replace('_', '-')} must be larger than 0, not {value}.")
     if settings.steps and settings.epochs:
         raise ValueError("--steps and --epochs say the same thing in two ways; give one of them.")
-    return METHODS[settings.method]
+    method = METHODS[settings.method]
+    known = getattr(method.recipe[settings.preset], "__dataclass_fields__", {})
+    if unknown := [name for name in settings.recipe if name not in known]:
+        raise ValueError(f"{method.name} has no setting '{unknown[0]}'. It has: {', '.join(known) or 'none'}.")
+    return method
 
 
 def teacher_of(settings: Settings, method: Method, texts: Texts) -> Teacher:
@@ -36,15 +44,10 @@ def teacher_of(settings: Settings, method: Method, texts: Texts) -> Teacher:
 
 
 def _with_new_head(name: str, texts: Texts) -> Teacher:
-    where = str(asset("minilm-l6")) if name == "minilm-l6" else name
     if name in TEACHERS or not texts.class_names:
         return load_teacher(name)
-    names = list(texts.class_names)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        where, num_labels=len(names), id2label=dict(enumerate(names)),
-        label2id={n: i for i, n in enumerate(names)}, ignore_mismatched_sizes=True, use_safetensors=True,
-        attn_implementation="eager")
-    return Teacher(model, AutoTokenizer.from_pretrained(where))
+    where = str(asset(name)) if name == "minilm-l6" else name
+    return Teacher(with_classes(where, texts.class_names), AutoTokenizer.from_pretrained(where))
 
 
 def require_fit(method: Method, task: str, teacher: Teacher, texts: Texts) -> None:
@@ -57,21 +60,23 @@ def require_fit(method: Method, task: str, teacher: Teacher, texts: Texts) -> No
         raise ValueError(f"{method.name} needs labels, and the data has none. Say which column it is (--label NAME), "
                          "or take a method that learns from the teacher alone: hinton, cached, bilstm, tinybert, "
                          "minilm.")
-    if texts.class_names and task == CLASSIFICATION:
-        for name in texts.class_names:
-            class_number(name, teacher, texts.class_names, method)
+    if task == CLASSIFICATION:
+        class_numbers(texts.class_names, teacher)
 
 
-def class_number(name: str, teacher: Teacher, names: tuple[str, ...], method: Method) -> int:
-    """The teacher's number for a class of the data. Raises: ValueError if the teacher does not know the class."""
+def class_numbers(names: Sequence[str], teacher: Teacher) -> list[int]:
+    """The teacher's number for each class of the data. Raises: ValueError for a class that the teacher lacks."""
     known = teacher.class_names
-    if name in known:
-        return known.index(name)
     numbers = [str(i) for i in range(len(known))]
-    unnamed = all(k.startswith("LABEL_") for k in known)
-    if (set(names) <= set(numbers)) or (unnamed and len(names) == len(known)):
-        return numbers.index(name) if name in numbers else names.index(name)
-    raise ValueError(f"The data has the class '{name}', which the teacher does not know. The teacher's classes: "
+    unnamed = all(name.startswith("LABEL_") for name in known)
+    if set(names) <= set(known):
+        return [known.index(name) for name in names]
+    if set(names) <= set(numbers):
+        return [numbers.index(name) for name in names]
+    if unnamed and len(names) == len(known):
+        return list(range(len(names)))
+    unknown = next(name for name in names if name not in known)
+    raise ValueError(f"The data has the class '{unknown}', which the teacher does not know. The teacher's classes: "
                      f"{', '.join(known)}; the data's: {', '.join(names)}. Rename them in the data, or use the numbers "
                      f"0 to {len(known) - 1}.")
 

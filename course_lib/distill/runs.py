@@ -31,12 +31,12 @@ from transformers import PreTrainedModel
 
 from course_lib.data import Batches, MaskedBatch, encode, in_order, pad, windows
 from course_lib.distill.card import model_card, paper_we_you
-from course_lib.distill.checks import all_texts, class_number, method_of, require_fit, teacher_of
+from course_lib.distill.checks import all_texts, class_numbers, method_of, require_fit, teacher_of
 from course_lib.distill.folder import begin_folder, is_same_run, save_student, write_json
 from course_lib.distill.memory import estimate, in_words
 from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, Job, Method, Stage
 from course_lib.distill.settings import Settings
-from course_lib.distill.students import Made, by_spec
+from course_lib.distill.students import Made, by_spec, is_masked_lm
 from course_lib.distill.texts import Texts, read
 from course_lib.doctor import diagnose
 from course_lib.measures import accuracy, agreement, evaluate_masked_lm, latency_ratio, predict_logits
@@ -44,7 +44,7 @@ from course_lib.methods.cached import ask_teacher, attach, load_soft_labels
 from course_lib.parts import begin, process_number, processes, wait_for_all
 from course_lib.students import count_parameters
 from course_lib.teachers import Teacher
-from course_lib.training import History, Recipe, cpu_has_bf16, train, write_atomically
+from course_lib.training import History, Recipe, autocast, train, write_atomically
 
 Say = Callable[[str], None]
 
@@ -70,11 +70,10 @@ def distill(settings: Settings, say: Say = print) -> dict:
     for note in texts.notes:
         say(note)
     teacher = teacher_of(settings, method, texts)
-    task = MASKED_LM if "MaskedLM" in type(teacher.model).__name__ else CLASSIFICATION
+    task = MASKED_LM if is_masked_lm(teacher.model) else CLASSIFICATION
     require_fit(method, task, teacher, texts)
     made = by_spec(settings.student or method.student, settings.method, teacher, all_texts(texts),
-                   pairs="text_pair" in texts.splits["train"].column_names, seed=settings.seed,
-                   class_names=texts.class_names if method.name == "labels" else ())
+                   pairs="text_pair" in texts.splits["train"].column_names, seed=settings.seed)
     if made.own_tokens and method.same_tokens:
         raise ValueError(
             f"{method.name} compares teacher and student token by token, but this student reads other tokens than the "
@@ -101,7 +100,6 @@ class Run:
         self.task, self.folder, self.say = task, folder, say
         self.labels = bool(texts.class_names)
         self.histories: dict[str, History] = {}
-        self.stages: list[Stage] = []
 
     # -- data
 
@@ -122,9 +120,8 @@ class Run:
             return found
         examples = self.made.examples(rows, self.settings.max_length)
         if self.labels:
-            order = [class_number(name, self.teacher, self.texts.class_names, self.method)
-                     for name in self.texts.class_names]
-            examples = [example | {"label": order[example["label"]]} for example in examples]
+            numbers = class_numbers(self.texts.class_names, self.teacher)
+            examples = [example | {"label": numbers[example["label"]]} for example in examples]
         if self.method.name == "labels" or (split == "train" and not self.method.answers):
             return examples
         return self._with_answers(examples, split)
@@ -148,9 +145,9 @@ class Run:
         changed = {name: getattr(s, name) for name in ("learning_rate", "batch_size") if getattr(s, name) is not None}
         if s.steps is not None or s.epochs is not None:
             changed |= {"steps": s.steps or 0, "epochs": s.epochs or 0.0}
-        job = Job(self.teacher.model, self.made, self.labels, s.recipe, s.preset, self.task, changed)
-        self.stages = self.method.stages(job)
-        for number, stage in enumerate(self.stages, start=1):
+        labels = self.labels or self.task == MASKED_LM  # the hidden words are labels, whatever columns the file has
+        job = Job(self.teacher.model, self.made, labels, s.recipe, s.preset, self.task, changed)
+        for number, stage in enumerate(self.method.stages(job), start=1):
             self.histories[stage.name] = self._stage(stage, number)
 
     def _stage(self, stage: Stage, number: int) -> History:
@@ -167,7 +164,7 @@ class Run:
             examples = math.ceil(training.batch_size / s.accumulate / processes())
             alone = self.method.name == "labels" or self.method.answers
             need = estimate(student, None if alone else self.teacher.model, examples=examples, tokens=s.max_length,
-                            masked_lm=stage.masked, half=s.precision != "fp32")
+                            masked_lm=stage.masked, half=_in_bf16(s.precision, student.device.type))
             self.say(f"A step needs {in_words(need)} if the texts fill --max-length; --accumulate makes it less.")
         stage.before(student)
         history = train(student, batches, stage.terms, recipe, folder=self.folder / "checkpoints" / str(number),
@@ -193,10 +190,9 @@ class Run:
         logits = predict_logits(model, in_order(rows, 64, self.plain))
         found = {}
         if self.labels:
-            found["accuracy"] = 100 * accuracy(logits, torch.tensor([row["label"] for row in rows]))
+            found["accuracy"] = 100 * accuracy(logits, _column(rows, "label"))
         if self.method.name != "labels":
-            theirs = torch.stack([torch.as_tensor(row["teacher_logits"]) for row in rows])
-            found["agreement"] = 100 * agreement(logits, theirs)
+            found["agreement"] = 100 * agreement(logits, _column(rows, "teacher_logits"))
         return found
 
     # -- the end
@@ -230,9 +226,8 @@ class Run:
         if self.task == MASKED_LM:
             found["teacher_accuracy"] = round(self.scores(theirs, "test")["accuracy"], 2)
         elif self.labels:
-            labels = torch.tensor([row["label"] for row in self.examples["test"]])
-            logits = torch.stack([torch.as_tensor(row["teacher_logits"]) for row in self.examples["test"]])
-            found["teacher_accuracy"] = round(100 * accuracy(logits, labels), 2)
+            answers, labels = (_column(self.examples["test"], name) for name in ("teacher_logits", "label"))
+            found["teacher_accuracy"] = round(100 * accuracy(answers, labels), 2)
         count = min(32, len(rows))
         mine, asked = self.plain(self.examples["test"][:count]), None
         if self.made.own_tokens:
@@ -260,9 +255,18 @@ class Run:
             write_atomically(self.folder / "curves.png", lambda path: figure.savefig(path, format="png", dpi=150))
 
 
+def _column(rows: list[dict], name: str) -> torch.Tensor:
+    return torch.stack([torch.as_tensor(row[name]) for row in rows])
+
+
+def _in_bf16(precision: str, device: str) -> bool:
+    """What the training loop's own context decides."""
+    with autocast(precision, device):
+        return torch.is_autocast_enabled(device)
+
+
 def _where(state: PartialState, settings: Settings) -> str:
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and (
-        state.device.type != "cpu" or cpu_has_bf16()))
     many = f"{state.num_processes} processes, " if state.num_processes > 1 else ""
     threads = f", {torch.get_num_threads()} thread(s)" if state.device.type == "cpu" else ""
-    return f"Training on: {many}{state.device.type.upper()}{threads}, {'bfloat16' if bf16 else 'float32'} products."
+    kind = "bfloat16" if _in_bf16(settings.precision, state.device.type) else "float32"
+    return f"Training on: {many}{state.device.type.upper()}{threads}, {kind} products."

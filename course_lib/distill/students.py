@@ -17,13 +17,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import MobileBertForSequenceClassification, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    MobileBertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from course_lib import layer_maps
 from course_lib.data import encode
@@ -73,8 +79,8 @@ class Made:
             self.tokenizer.save_pretrained(folder)
 
 
-def by_spec(spec: str, method: str, teacher: Teacher, texts: Sequence[str], *, pairs: bool = False, seed: int = 0,
-            class_names: Sequence[str] = ()) -> Made:
+def by_spec(spec: str, method: str, teacher: Teacher, texts: Sequence[str], *, pairs: bool = False, seed: int = 0
+            ) -> Made:
     """Build the student that `spec` describes for `method`. texts: the training texts (a BiLSTM takes its words there).
 
     Raises: ValueError for a spec that cannot be read, or that does not fit the method or the teacher.
@@ -88,7 +94,7 @@ def by_spec(spec: str, method: str, teacher: Teacher, texts: Sequence[str], *, p
         model = teacher.model.requires_grad_(True).train()
         return Made(model, teacher.tokenizer, len(blocks(model)), True, False, "the given weights")
     if Path(spec).is_dir() or "/" in spec:
-        return _saved(spec, teacher, class_names)
+        return _saved(spec, teacher)
     if "mobilebert" in (method, spec):
         if method != spec:
             raise ValueError("The thin student and the method MobileBERT belong together: "
@@ -103,7 +109,8 @@ def _cut_from(teacher: Teacher, spec: str, method: str, seed: int) -> Made:
     if not hasattr(source.config, "intermediate_size"):
         raise ValueError(f"A student cannot be cut out of a {type(source).__name__}. Train a student of your own "
                          "choice from its folder (--student FOLDER), or take a BERT as teacher.")
-    depth, (layers, hidden, heads, intermediate) = len(blocks(source)), _shape(spec, len(blocks(source)))
+    depth = len(blocks(source))
+    layers, hidden, heads, intermediate = _shape(spec, depth)
     if layers > depth:
         raise ValueError(f"The student would have {layers} layers, more than the teacher's {depth}.")
     if method == "theseus":
@@ -113,8 +120,8 @@ def _cut_from(teacher: Teacher, spec: str, method: str, seed: int) -> Made:
         start = f"a copy of the teacher with {layers} modules to replace"
         return Made(Theseus(source, layers), teacher.tokenizer, layers, True, False, start)
     if spec == "cached":
-        model, copied, start = document_student(source, layers), False, "the teacher's embeddings; layer and head fresh"
-        return Made(model.train(), teacher.tokenizer, layers, copied, False, start)
+        model, start = document_student(source, layers).train(), "the teacher's embeddings; layer and head fresh"
+        return Made(model, teacher.tokenizer, layers, False, False, start)
     heads = heads or _heads(hidden, source.config.num_attention_heads, method)
     model = new_student(source, layers=layers, hidden=hidden, heads=heads, intermediate=intermediate, seed=seed)
     if model.config.hidden_size != source.config.hidden_size:
@@ -162,27 +169,26 @@ def _shape(spec: str, depth: int) -> tuple[int, int | None, int | None, int | No
                      "model.")
 
 
-def _saved(spec: str, teacher: Teacher, class_names: Sequence[str]) -> Made:
+def _saved(spec: str, teacher: Teacher) -> Made:
     """Somebody's model as a student: its head becomes one for the teacher's classes."""
-    from transformers import AutoModelForSequenceClassification
-
-    if "MaskedLM" in type(teacher.model).__name__:
-        found = load_teacher(spec, "mlm")
-        model, tokenizer = found.model, found.tokenizer
-    else:
-        names = list(class_names or teacher.class_names)
-        found = load_teacher(spec, "classification")
-        if found.model.config.num_labels != len(names):
-            found = replace(found, model=AutoModelForSequenceClassification.from_pretrained(
-                spec, num_labels=len(names), ignore_mismatched_sizes=True, use_safetensors=True,
-                attn_implementation="eager"))
-        found.model.config.id2label = dict(enumerate(names))
-        found.model.config.label2id = {name: i for i, name in enumerate(names)}
-        model, tokenizer = found.model, found.tokenizer
+    masked = is_masked_lm(teacher.model)
+    model = load_teacher(spec, "mlm").model if masked else with_classes(spec, teacher.class_names)
+    tokenizer = AutoTokenizer.from_pretrained(spec)
     own = tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
-    layers = len(blocks(model))
-    return Made(model.requires_grad_(True).train(), tokenizer, layers, True, own,
+    return Made(model.requires_grad_(True).train(), tokenizer, len(blocks(model)), True, own,
                 f"the weights of {Path(spec).name}" + (", with a tokenizer of its own" if own else ""))
+
+
+def with_classes(where: str, names: Sequence[str]) -> PreTrainedModel:
+    """A saved model as a classifier of these classes; a head of another size, or none, gives way to a fresh one."""
+    return AutoModelForSequenceClassification.from_pretrained(
+        where, num_labels=len(names), id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)},
+        ignore_mismatched_sizes=True, use_safetensors=True, attn_implementation="eager")
+
+
+def is_masked_lm(model: nn.Module) -> bool:
+    """Whether a model fills gaps (else it names classes); transformers says it in the name of the class."""
+    return "MaskedLM" in type(model).__name__
 
 
 def _mobilebert(teacher: Teacher) -> Made:

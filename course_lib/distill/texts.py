@@ -29,7 +29,6 @@ TEXT_NAMES = ("text", "sentence", "sentence1", "question1", "premise", "review",
               "body", "question")
 PAIR_NAMES = ("text_pair", "sentence2", "question2", "hypothesis")
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "topic", "stars", "rating")
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
 
 Row = dict[str, object]
 
@@ -87,26 +86,24 @@ def _files_of(folder: Path) -> dict[str, Path]:
     """The files of a folder that are called after a split."""
     found = {}
     for split, names in SPLITS.items():
-        matching = [file for file in sorted(folder.iterdir()) if file.stem in names and file.suffix in SUFFIXES]
+        matching = [file for file in sorted(folder.iterdir()) if file.stem in names and file.suffix in READERS]
         if len(matching) > 1:
             raise ValueError(f"{folder} has {len(matching)} files for '{split}': "
                              f"{', '.join(file.name for file in matching)}. Keep one of them.")
         if matching:
             found[split] = matching[0]
     if "train" not in found:
-        raise ValueError(f"{folder} has no file train{{{','.join(SUFFIXES)}}}.")
+        raise ValueError(f"{folder} has no file train{{{','.join(READERS)}}}.")
     return found
 
 
 def _rows_of(file: Path, reader: _Reader) -> list[Row]:
     """The rows of one file with the standard names of columns; what is wrong is added to `reader.bad`."""
-    openers = {".csv": _csv, ".tsv": _csv, ".jsonl": _json_lines, ".json": _json_lines, ".parquet": _parquet,
-               ".txt": _plain}
-    if file.suffix not in openers:
-        raise ValueError(f"{file.name}: the course reads {', '.join(SUFFIXES)}; the end of the name says which.")
+    if file.suffix not in READERS:
+        raise ValueError(f"{file.name}: the course reads {', '.join(READERS)}; the end of the name says which.")
     if file.stat().st_size == 0:
         raise ValueError(f"{file.name} is empty.")
-    rows = list(openers[file.suffix](file, reader))
+    rows = list(READERS[file.suffix](file, reader))
     if not rows:
         raise ValueError(f"{file.name} has no row that can be used."
                          + (f" The first problem: {reader.bad[0]}." if reader.bad else ""))
@@ -181,6 +178,10 @@ def _plain(file: Path, reader: _Reader) -> Iterator[tuple[int, Row]]:
     for number, line in enumerate(_lines(file, reader.encoding), start=1):
         if line.strip():
             yield number, {"text": line}
+
+
+READERS = {".csv": _csv, ".tsv": _csv, ".jsonl": _json_lines, ".json": _json_lines, ".parquet": _parquet,
+           ".txt": _plain}
 
 
 # --- Columns ----------------------------------------------------------------------------------------------------------
