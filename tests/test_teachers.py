@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -69,6 +70,19 @@ def test_the_held_out_score_of_the_card_is_true(loaded, name):
     """The committed adapter, measured again: within a tenth of a point of its card."""
     measured = score(loaded[name].model, TEACHERS[name], "test")["accuracy"]
     assert measured == pytest.approx(loaded[name].card["accuracy_percent"]["test"], abs=0.1)
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("name", NAMES)
+def test_a_second_training_gave_the_scores_of_the_card(name):
+    """data/results/teachers.json keeps the cards of a second `make teacher`; a new recipe wants a new second training."""
+    first = json.loads((DATA / "teachers" / name / "card.json").read_text())
+    second = json.loads((DATA / "results" / "teachers.json").read_text())["cards"][name]
+    assert second["recipe"] == first["recipe"] and second["base_sha256"] == first["base_sha256"]
+    for split, percent in first["accuracy_percent"].items():
+        assert second["accuracy_percent"][split] == pytest.approx(percent, abs=1.0)
+    adapter = (DATA / "teachers" / name / "adapter.safetensors").read_bytes()
+    assert second["adapter_sha256"] == hashlib.sha256(adapter).hexdigest(), "CONTRIBUTING.md says: the same bytes"
 
 
 @pytest.mark.assets
