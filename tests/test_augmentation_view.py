@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from test_views import CONTRAST, HOSTILE, HOSTS, page_of, values
+from view_pages import HOSTILE, HOSTS, assert_fits, assert_readable, page_of, show_on_a_phone, values
 
 from course_lib.methods.bilstm_augmentation import MASK, words_by_tag
 from course_lib.views import comparable
@@ -271,12 +271,8 @@ def test_hostile_words_do_nothing_in_the_page(watched):
                                   augmentation_view([("uncharacteristically" * 2, "NN")] * 5, TABLE, p_mask=0.4),
                                   changed_view([changes("a b", "a c")])], ids=["long", "wide words", "finished"])
 def test_a_phone_needs_no_sideways_scrolling(watched, view):
-    watched.page.set_viewport_size({"width": 360, "height": 740})
-    watched.page.set_content(page_of(view))
-    assert watched.sideways_overflow() == 0
-    hidden = watched.page.evaluate("""() => [...document.querySelectorAll(".cv-stage *")].filter(e =>
-        !e.closest("svg") && e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 80))""")
-    assert hidden == []
+    show_on_a_phone(watched, view)
+    assert_fits(watched)
 
 
 @pytest.mark.browser
@@ -287,5 +283,4 @@ def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
         changed_view([changes("a b c", "x y z", dict(zip("abc", "123", strict=True)).get)],
                      kinds={"1": "one", "2": "two", "3": "three"}), host=host))
     watched.page.locator("[data-control=p_mask]").fill("0.9")
-    lowest = watched.page.evaluate(CONTRAST, HOSTS[host][1])
-    assert lowest[0][0] >= 4.5, lowest
+    assert_readable(watched, host)

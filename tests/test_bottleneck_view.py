@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_views import CONTRAST, HOSTS, page_of, values
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertModel
+from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone, values
 
 from course_lib.methods.mobilebert_model import MobileBert, student_config
 from course_lib.students import bert_config, count_parameters
@@ -214,29 +214,20 @@ def test_two_explorers_on_one_page_stay_apart(watched):
 @pytest.mark.browser
 def test_the_module_is_an_anywidget_module(watched):
     page, view = watched.page, bottleneck_view()
-    page.set_content("<!doctype html><div id=here></div>")
-    page.evaluate("""async ([code, data]) => {
-        const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-        module.default.render({ model: { get: key => data[key] }, el: document.getElementById("here") }); }""",
-                  [view.module(), view.data])
+    show_as_module(page, view)
     assert_same(page, PRESETS["MobileBERT"])
     watched.check()
 
 
 @pytest.mark.browser
 def test_a_phone_needs_no_sideways_scrolling(watched):
-    watched.page.set_viewport_size({"width": 360, "height": 740})
-    watched.page.set_content(page_of(bottleneck_view()))
-    assert watched.page.locator(".cv-scene svg").is_visible() and watched.sideways_overflow() == 0
-    hidden = watched.page.evaluate("""() => [...document.querySelectorAll(".cv-stage *")].filter(e =>
-        !e.closest("svg, .cv-scroll") && e.getBoundingClientRect().right > innerWidth)
-        .map(e => e.outerHTML.slice(0, 80))""")
-    assert hidden == []
+    show_on_a_phone(watched, bottleneck_view())
+    assert watched.page.locator(".cv-scene svg").is_visible()
+    assert_fits(watched, may_scroll="svg, .cv-scroll")
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("host", HOSTS)
 def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
     watched.page.set_content(page_of(bottleneck_view(), host=host))
-    lowest = watched.page.evaluate(CONTRAST, HOSTS[host][1])
-    assert lowest[0][0] >= 4.5, lowest
+    assert_readable(watched, host)

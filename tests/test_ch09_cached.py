@@ -42,8 +42,22 @@ def test_the_three_starts_copy_what_they_say():
     assert not torch.equal(fresh.bert.encoder.layer[0].get_parameter(name), theirs)
     assert torch.equal(fresh.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
     assert not fresh.get_input_embeddings().weight.requires_grad and narrow.get_input_embeddings().weight.requires_grad
+    assert lab.student(0, train_words=True).get_input_embeddings().weight.requires_grad
     assert count_parameters(narrow) < 0.3 * count_parameters(teacher)
     assert torch.equal(lab.student(3).classifier.weight, lab.student(3).classifier.weight)
+
+
+def test_the_long_arms_train_three_times_as_long_and_two_of_them_the_words_too(monkeypatch):
+    asked = []
+    monkeypatch.setattr(lab, "student", lambda seed, start, train_words: asked.append((start, train_words)))
+    monkeypatch.setattr(lab, "fit", lambda model, arm, seed: asked.append(arm.steps) or History())
+    monkeypatch.setattr(lab, "loss_ends", lambda history: (1.0, 0.5))
+    monkeypatch.setattr(lab, "scores", lambda model: {})
+    monkeypatch.setattr(lab, "count_parameters", lambda model: 0)
+    for name in ("labels", *lab.LONGER):
+        lab.run(name, 0)
+    frozen, trained = ("embeddings", False), ("embeddings", True)
+    assert asked == [frozen, 300, frozen, 900, frozen, 900, trained, 900, trained, 900]
 
 
 @pytest.mark.assets

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from solutions import lab2 as solutions
-from test_views import CONTRAST, HOSTS, page_of, values
+from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_on_a_phone, values
 
 from course_lib.experiments import lab2_mistakes as lab
 from course_lib.mutants import MUTANTS
@@ -392,15 +392,11 @@ def test_words_of_the_texts_stay_text(watched):
 @pytest.mark.browser
 @pytest.mark.parametrize("text", LABS, ids=lambda text: text.key)
 def test_a_phone_needs_no_sideways_scrolling(watched, text):
-    watched.page.set_viewport_size({"width": 360, "height": 740})
     on = [switch.key for switch in text.switches]
     view = failure_lab(CURVES, lab=text.key, on=on, yours=curve(next(iter(text.runs.values())), 30))
-    watched.page.set_content(page_of(view))
+    show_on_a_phone(watched, view)
     watched.page.wait_for_selector("[data-chart=loss] path")
-    assert watched.sideways_overflow() == 0
-    hidden = watched.page.evaluate("""() => [...document.querySelectorAll(".cv-stage *")].filter(e =>
-        !e.closest("svg") && e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 80))""")
-    assert hidden == []
+    assert_fits(watched)
 
 
 @pytest.mark.browser
@@ -410,5 +406,4 @@ def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
         on = [switch.key for switch in text.switches]
         yours = curve(next(iter(text.runs.values())), 30)
         watched.page.set_content(page_of(failure_lab(CURVES, lab=text.key, on=on, yours=yours), host=host))
-        lowest = watched.page.evaluate(CONTRAST, HOSTS[host][1])
-        assert lowest[0][0] >= 4.5, lowest
+        assert_readable(watched, host)

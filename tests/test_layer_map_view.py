@@ -7,6 +7,7 @@ from itertools import pairwise, product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_on_a_phone
 
 from course_lib import layer_maps
 from course_lib.methods import pkd
@@ -109,11 +110,6 @@ def test_the_table_says_the_terms_and_every_published_map_without_a_script():
 
 
 # ---- In a real browser -----------------------------------------------------------------------------------------------
-
-
-def page_of(*views, look="background:#fff", root=""):
-    return (f"<!doctype html><html {root}><meta charset=utf-8><style>body{{margin:8px;{look}}}</style>"
-            + "".join(view._repr_html_() for view in views))
 
 
 READ = """stage => ({
@@ -280,9 +276,8 @@ def test_two_editors_on_one_page_live_apart_and_a_late_script_draws(watched):
 
 @pytest.mark.browser
 def test_a_phone_needs_no_sideways_scrolling_and_nodes_do_not_touch(watched):
-    watched.page.set_viewport_size({"width": 360, "height": 740})
-    watched.page.set_content(page_of(layer_map_view(6, 12, "uniform")))
-    assert watched.sideways_overflow() == 0
+    show_on_a_phone(watched, layer_map_view(6, 12, "uniform"))
+    assert_fits(watched)
     boxes = watched.page.eval_on_selector_all("[data-teacher]", """all => all.map(e => e.getBoundingClientRect())
         .map(box => [box.left, box.right])""")
     assert all(right <= left for (_, right), (left, _) in pairwise(boxes))
@@ -291,12 +286,8 @@ def test_a_phone_needs_no_sideways_scrolling_and_nodes_do_not_touch(watched):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("root", "background", "colour"), [
-    ("", "#ffffff", "#222832"), ('data-theme="dark"', "#14181e", "#ced6dd"), ('theme="dark"', "#383838", "#000000")])
-def test_all_text_has_the_contrast_of_wcag_aa(watched, root, background, colour):
-    from test_views import CONTRAST
-
+@pytest.mark.parametrize("host", HOSTS)
+def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
     possible, impossible = layer_map_view(3, 6, "uniform"), layer_map_view(5, 12, "uniform")
-    watched.page.set_content(page_of(possible, impossible, look=f"background:{background};color:{colour}", root=root))
-    lowest = watched.page.evaluate(CONTRAST, background)
-    assert lowest[0][0] >= 4.5, lowest
+    watched.page.set_content(page_of(possible, impossible, host=host))
+    assert_readable(watched, host)

@@ -1,12 +1,11 @@
 """The Pareto picture: a front that nobody beats, claims that respect their intervals, equal numbers in the browser."""
 
-import json
 import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_views import CONTRAST, HOSTS, page_of
+from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone
 
 from course_lib.measures import mean_and_interval, paired_difference
 from course_lib.views import comparable
@@ -229,29 +228,20 @@ def test_two_pictures_on_one_page_and_an_anywidget_module(watched):
     page.set_content(page_of(view, view))
     page.locator("[data-control=baselines]").nth(1).click()
     assert page.locator("[data-point]").count() == 2 * len(POINTS) - 2
-    page.set_content("<!doctype html><div id=here></div>")
-    page.evaluate("""async ([code, data]) => {
-        const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-        module.default.render({ model: { get: key => data[key] }, el: document.getElementById("here") }); }""",
-                  [view.module(), json.loads(json.dumps(view.data))])
+    show_as_module(page, view)
     assert_same(page, "size", "accuracy")
     watched.check()
 
 
 @pytest.mark.browser
 def test_a_phone_needs_no_sideways_scrolling(watched):
-    watched.page.set_viewport_size({"width": 360, "height": 740})
-    watched.page.set_content(page_of(pareto_view(POINTS, XS, YS)))
-    assert watched.page.locator(".cv-chart svg").is_visible() and watched.sideways_overflow() == 0
-    hidden = watched.page.evaluate("""() => [...document.querySelectorAll(".cv-stage *")].filter(e =>
-        !e.closest("svg") && e.tagName !== "OPTION" && e.getBoundingClientRect().right > innerWidth)
-        .map(e => e.outerHTML.slice(0, 80))""")
-    assert hidden == []
+    show_on_a_phone(watched, pareto_view(POINTS, XS, YS))
+    assert watched.page.locator(".cv-chart svg").is_visible()
+    assert_fits(watched, may_scroll="svg, option")
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("host", HOSTS)
 def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
     watched.page.set_content(page_of(pareto_view(POINTS, XS, YS), host=host))
-    lowest = watched.page.evaluate(CONTRAST, HOSTS[host][1])
-    assert lowest[0][0] >= 4.5, lowest
+    assert_readable(watched, host)

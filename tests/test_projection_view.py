@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from test_views import CONTRAST, HOSTS, page_of, values
+from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone, values
 
 from course_lib.probes import Reading
 from course_lib.projections import Projection, price_of_collapse
@@ -243,28 +243,19 @@ def test_two_views_on_one_page_live_apart(watched):
 @pytest.mark.browser
 def test_the_module_is_an_anywidget_module(watched):
     page, shown = watched.page, view()
-    page.set_content("<!doctype html><div id=here></div>")
-    page.evaluate("""async ([code, data]) => {
-        const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-        module.default.render({ model: { get: key => data[key] }, el: document.getElementById("here") }); }""",
-                  [shown.module(), shown.data])
+    show_as_module(page, shown)
     agrees(page, stored(shown), 24, "student", 1.0)
     watched.check()
 
 
 @pytest.mark.browser
 def test_a_phone_needs_no_sideways_scrolling(watched):
-    watched.page.set_viewport_size({"width": 360, "height": 740})
-    watched.page.set_content(page_of(view()))
-    assert watched.sideways_overflow() == 0
-    hidden = watched.page.evaluate("""() => [...document.querySelectorAll(".cv-stage *")].filter(e =>
-        !e.closest("svg") && e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 80))""")
-    assert hidden == []
+    show_on_a_phone(watched, view())
+    assert_fits(watched)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("host", HOSTS)
 def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
     watched.page.set_content(page_of(view(side="teacher"), host=host))
-    lowest = watched.page.evaluate(CONTRAST, HOSTS[host][1])
-    assert lowest[0][0] >= 4.5, lowest
+    assert_readable(watched, host)

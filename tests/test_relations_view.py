@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from test_views import CONTRAST, HOSTS, page_of, values
 from transformers import BertConfig, BertModel
+from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_on_a_phone, values
 
 from course_lib import probes
 from course_lib.methods import minilm
@@ -242,19 +242,14 @@ def test_two_views_on_one_page_live_apart_and_hostile_tokens_stay_text(watched):
 @pytest.mark.browser
 def test_a_phone_needs_no_sideways_scrolling(watched):
     models = [reading(1, 24, heads=12, seed=seed, batch=long_batch(16)) for seed in (0, 1)]
-    watched.page.set_viewport_size({"width": 360, "height": 740})
-    watched.page.set_content(page_of(relations_view(*models, ["token"] * 14 + ["uncharacteristically"] * 2)))
+    show_on_a_phone(watched, relations_view(*models, ["token"] * 14 + ["uncharacteristically"] * 2))
     for version in ("version-0", "version-1"):
         watched.page.locator(f"[data-control={version}]").click()
-        assert watched.sideways_overflow() == 0
-        hidden = watched.page.evaluate("""() => [...document.querySelectorAll(".cv-stage *")].filter(e =>
-            !e.closest("svg") && e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 80))""")
-        assert hidden == [], version
+        assert_fits(watched)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("host", HOSTS)
 def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
     watched.page.set_content(page_of(view(), host=host))
-    lowest = watched.page.evaluate(CONTRAST, HOSTS[host][1])
-    assert lowest[0][0] >= 4.5, lowest
+    assert_readable(watched, host)

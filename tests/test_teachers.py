@@ -75,7 +75,7 @@ def test_the_held_out_score_of_the_card_is_true(loaded, name):
 @pytest.mark.assets
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_training_gave_the_scores_of_the_card(name):
-    """data/results/teachers.json keeps the cards of a second `make teacher`; a new recipe wants a new second training."""
+    """data/results/teachers.json keeps the cards of a second `make teacher`; a new recipe wants a new one."""
     first = json.loads((DATA / "teachers" / name / "card.json").read_text())
     second = json.loads((DATA / "results" / "teachers.json").read_text())["cards"][name]
     assert second["recipe"] == first["recipe"] and second["base_sha256"] == first["base_sha256"]

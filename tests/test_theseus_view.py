@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from test_views import CONTRAST, HOSTS, page_of, values
+from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone, values
 
 from course_lib.methods.theseus import TheseusRecipe, constant_rate, layer_path, linear_rate
 from course_lib.views import comparable
@@ -278,11 +278,7 @@ def test_two_films_on_one_page_run_apart(watched):
 @pytest.mark.browser
 def test_the_module_is_an_anywidget_module(watched):
     page, view = watched.page, theseus_view()
-    page.set_content("<!doctype html><div id=here></div>")
-    page.evaluate("""async ([code, data]) => {
-        const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-        module.default.render({ model: { get: key => data[key] }, el: document.getElementById("here") }); }""",
-                  [view.module(), view.data])
+    show_as_module(page, view)
     assert_same(page, CONSTANT, CHANCES, 0)
     watched.check()
 
@@ -292,17 +288,13 @@ def test_the_module_is_an_anywidget_module(watched):
                                                                                       layers_per_module=4)],
                          ids=["3 modules", "6 modules", "12 modules of 4"])
 def test_a_phone_needs_no_sideways_scrolling(watched, view):
-    watched.page.set_viewport_size({"width": 360, "height": 740})
-    watched.page.set_content(page_of(view))
-    assert watched.page.locator(".cv-scene svg").is_visible() and watched.sideways_overflow() == 0
-    hidden = watched.page.evaluate("""() => [...document.querySelectorAll(".cv-stage *")].filter(e =>
-        !e.closest("svg") && e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 80))""")
-    assert hidden == []
+    show_on_a_phone(watched, view)
+    assert watched.page.locator(".cv-scene svg").is_visible()
+    assert_fits(watched)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("host", HOSTS)
 def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
     watched.page.set_content(page_of(theseus_view(), host=host))
-    lowest = watched.page.evaluate(CONTRAST, HOSTS[host][1])
-    assert lowest[0][0] >= 4.5, lowest
+    assert_readable(watched, host)

@@ -11,6 +11,7 @@ from browser import require_chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+from view_pages import HOSTILE, HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone, values
 
 from course_lib import plots, probes
 from course_lib.measures import calibration
@@ -83,8 +84,6 @@ def test_temperature_zero_is_refused():
 
 
 # ---- Views: one output, safe and always the same ---------------------------------------------------------------------
-
-HOSTILE = "</script><script>window.hurt = 1</script><!--<b>$x$"
 
 
 def test_the_same_view_gives_the_same_bytes():
@@ -372,23 +371,6 @@ def test_without_a_browser_a_test_is_skipped_but_never_in_ci(monkeypatch):
 
 # ---- In a real browser -----------------------------------------------------------------------------------------------
 
-HOSTS = {
-    "book": ("<html>", "#ffffff", "#222832"),
-    "book dark": ('<html data-theme="dark">', "#14181e", "#ced6dd"),
-    "lab dark": ('<html><body data-jp-theme-light="false">', "#111111", "#ffffff"),
-    "colab dark": ('<html theme="dark">', "#383838", "#000000"),
-}
-
-
-def page_of(*views, host="book"):
-    opening, background, colour = HOSTS[host]
-    look = f"<style>body{{margin:8px;background:{background};color:{colour}}}</style>"
-    return f"<!doctype html>{opening}<meta charset=utf-8>{look}{''.join(view._repr_html_() for view in views)}"
-
-
-def values(page, selector):
-    return [float(one) for one in page.eval_on_selector_all(selector, "all => all.map(one => one.dataset.value)")]
-
 
 def set_temperature(page, temperature):
     page.fill("[data-control=temperature-number]", repr(temperature))
@@ -518,11 +500,7 @@ def test_the_module_is_an_anywidget_module(watched):
     """`View.module()` is a plain ES module whose default export draws with nothing but { model, el }."""
     page = watched.page
     view = temperature_view(TEACHER, LABELS)
-    page.set_content("<!doctype html><div id=here></div>")
-    page.evaluate("""async ([code, data]) => {
-        const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-        module.default.render({ model: { get: key => data[key] }, el: document.getElementById("here") }); }""",
-                  [view.module(), view.data])
+    show_as_module(page, view)
     assert values(page, "[data-prob]") == pytest.approx(temperature_numbers(TEACHER, 1.0)["probs"], abs=1e-6)
     watched.check()
 
@@ -563,29 +541,8 @@ def test_a_broken_view_still_shows_its_numbers(watched):
     attention_view(random_maps(2, 12, 24), ["token"] * 22 + ["uncharacteristically"] * 2),
 ], ids=["temperature", "long labels", "attention", "24 tokens"])
 def test_a_phone_needs_no_sideways_scrolling(watched, view):
-    watched.page.set_viewport_size({"width": 360, "height": 740})
-    watched.page.set_content(page_of(view))
-    assert watched.page.locator(".cv-stage").is_visible()
-    assert watched.sideways_overflow() == 0
-    hidden = watched.page.evaluate("""() => [...document.querySelectorAll(".cv-stage *")].filter(e =>
-        !e.closest("svg") && e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 80))""")
-    assert hidden == []
-
-
-CONTRAST = """background => {
-    const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-    const onto = (colour, under) => { canvas.fillStyle = under; canvas.fillRect(0, 0, 1, 1); canvas.fillStyle = colour;
-        canvas.fillRect(0, 0, 1, 1); return `rgb(${[...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3)})`; };
-    const light = (colour) => { const [r, g, b] = colour.match(/[\\d.]+/g).map(v => v / 255)
-        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-    const paper = (e) => { const above = e ? paper(e.parentElement) : background;
-        return e ? onto(getComputedStyle(e).backgroundColor, above) : onto(background, background); };
-    return [...document.querySelectorAll(".cv-stage *")].filter(e => !(e instanceof SVGElement) && e.checkVisibility()
-        && ([...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()) || e.type === "number"))
-        .map(e => { const under = paper(e), over = onto(getComputedStyle(e).color, under);
-            const [a, b] = [light(under), light(over)].sort((x, y) => y - x);
-            return [(a + 0.05) / (b + 0.05), e.className || e.tagName]; }).sort((x, y) => x[0] - y[0]).slice(0, 3); }"""
+    show_on_a_phone(watched, view)
+    assert_fits(watched)
 
 
 @pytest.mark.browser
@@ -593,8 +550,7 @@ CONTRAST = """background => {
 def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
     watched.page.set_content(page_of(temperature_view(TEACHER, LABELS, student_logits=STUDENT),
                                      attention_view((MAPS, MAPS), WORDS), host=host))
-    lowest = watched.page.evaluate(CONTRAST, HOSTS[host][1])
-    assert lowest[0][0] >= 4.5, lowest
+    assert_readable(watched, host)
 
 
 @pytest.mark.browser

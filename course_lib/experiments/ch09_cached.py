@@ -32,7 +32,7 @@ from course_lib.students import copy_factorised_embeddings, copy_layers, new_stu
 from course_lib.teachers import Teacher, load_teacher
 from course_lib.training import History, Recipe, autocast, train
 
-ABOUT = "Wikipedia leads, one layer from stored probabilities: learning rate, start, size, shuffled cache, TF-IDF."
+ABOUT = "Wikipedia leads, one layer from stored probabilities: rate, start, size, budget, shuffled cache, TF-IDF."
 SEEDS = range(5)
 MAX_LENGTH = 128
 BATCH_SIZE = 32
@@ -53,6 +53,14 @@ class Arm:
     steps: int = STEPS
 
 
+@dataclass(frozen=True)
+class Longer(Arm):
+    """Three times as many steps; `words`: the copied word embeddings are trained too, as in the report."""
+
+    steps: int = 3 * STEPS
+    words: bool = True
+
+
 ARMS = {
     "labels": Arm(soft_weight=0.0, hard_weight=1.0),
     "labels + answers": Arm(),
@@ -61,10 +69,14 @@ ARMS = {
     "narrow": Arm(start="narrow"),
     "shuffled cache": Arm(cache="shuffled"),
     "TF-IDF": Arm(soft_weight=0.0, hard_weight=1.0, model="TF-IDF", steps=0),
+    "labels, long": Longer(soft_weight=0.0, hard_weight=1.0, words=False),
+    "labels + answers, long": Longer(words=False),
+    "labels, all weights": Longer(soft_weight=0.0, hard_weight=1.0),
+    "labels + answers, all weights": Longer(),
 }
-
-
-MAIN = [name for name, arm in ARMS.items() if arm.cache == "right" and arm.learning_rate > 1e-5]  # the first table
+LONGER = [name for name, arm in ARMS.items() if isinstance(arm, Longer)]
+MAIN = [name for name, arm in ARMS.items()  # the first table
+        if arm.cache == "right" and arm.learning_rate > 1e-5 and name not in LONGER]
 
 
 # --- Documents and the teacher's stored answers ----------------------------------------------------------------------
@@ -124,12 +136,13 @@ def prepare() -> None:
 # --- Students --------------------------------------------------------------------------------------------------------
 
 
-def student(seed: int, start: str = "embeddings", source: PreTrainedModel | None = None) -> PreTrainedModel:
+def student(seed: int, start: str = "embeddings", source: PreTrainedModel | None = None, *,
+            train_words: bool = False) -> PreTrainedModel:
     """A one-layer student. "embeddings": the practitioner's (`cached.document_student`). "first layer": the teacher's
     first block as well. "narrow": 192 wide, 6 heads, the embeddings by principal components.
 
-    Copied word embeddings stay frozen: a step takes half the time. The narrow ones are new, so they are trained.
-    source: the model to copy from (default: this chapter's teacher).
+    Copied word embeddings stay frozen (a step is cheaper) unless `train_words`. The narrow ones are new and
+    always trained. source: the model to copy from (default: this chapter's teacher).
     """
     model = source or teacher().model
     with torch.random.fork_rng(devices=[]):
@@ -139,7 +152,7 @@ def student(seed: int, start: str = "embeddings", source: PreTrainedModel | None
             copy_factorised_embeddings(found, model)
         else:
             found = cached.document_student(model)
-            found.get_input_embeddings().requires_grad_(False)
+            found.get_input_embeddings().requires_grad_(train_words)
     if start == "first layer":
         copy_layers(found, model, layer_maps.blocks_only(layer_maps.bottom(1, 6)))
     return found.train()
@@ -240,7 +253,7 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
     arm = ARMS[arm_name]
     if arm.model == "TF-IDF":
         return tf_idf_scores()
-    model = student(seed, arm.start)
+    model = student(seed, arm.start, train_words=isinstance(arm, Longer) and arm.words)
     first, last = loss_ends(fit(model, arm, seed))
     return scores(model) | {"loss_at_the_start": round(first, 4), "loss_at_the_end": round(last, 4),
                             "parameters": count_parameters(model)}

@@ -8,3 +8,10 @@ Each chapter has one file with
     SOLUTIONS    what a good learner writes
     MISTAKES     what a learner in a hurry writes, by the name of the mistake
 """
+
+from __future__ import annotations
+
+
+def case(about: str, stage: str = "numbers", gradient_of: str | None = None, **args: object) -> dict[str, object]:
+    """One call of an exercise; `gradient_of` names the argument whose gradient is checked too."""
+    return {"about": about, "stage": stage, "args": args} | ({"gradient_of": gradient_of} if gradient_of else {})

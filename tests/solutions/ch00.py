@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solutions import case
+
 VOCABULARY = {"a", "d", "di", "dis", "distil", "##l", "##lation", "##la", "##tion", "##ti", "##on", "stu", "student",
               "##dent", "##s", "s", "un", "##aff", "##able", "##ab", "##le", "walk", "##ing", "ing", "wal", "##king",
               "##k", "teach", "##er", "##e", "##r", "[UNK]"}
@@ -15,9 +17,6 @@ VOCABULARY = {"a", "d", "di", "dis", "distil", "##l", "##lation", "##la", "##tio
 
 def cases(seed):
     g = torch.Generator().manual_seed(seed)
-
-    def case(about, stage="numbers", **args):
-        return {"about": about, "stage": stage, "args": args}
 
     def attention(heads, tokens):
         return torch.softmax(1.5 * torch.randn(heads, tokens, tokens, generator=g), dim=-1)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solutions import case
+
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 
@@ -17,9 +19,6 @@ def cases(seed):
 
     def rand(*shape):
         return torch.rand(*shape, generator=g)
-
-    def case(about, stage="numbers", **args):
-        return {"about": about, "stage": stage, "args": args}
 
     def accuracies(*means, seeds=5, spread=0.6):
         shared = 2 * rand(seeds)
