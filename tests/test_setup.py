@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -192,6 +194,14 @@ def test_the_pins_take_the_cpu_build_and_name_no_machine() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.!]+", line) for line in lines), "plain name==version only"
     assert not [line for line in lines if line.startswith(("nvidia", "triton", "cuda"))]
+
+
+def test_every_pin_runs_on_the_oldest_python_of_the_readme() -> None:
+    """Debian 12 brings Python 3.11.2: one pin that wants 3.11.5 would end a newcomer's first start."""
+    oldest = re.search(r"\d+\.\d+", PROJECT["requires-python"])[0] + ".0"
+    pinned = dict(pin.split("==") for pin in lock.pins((ROOT / "constraints.txt").read_text()))
+    wanted = {name: distribution(name).metadata["Requires-Python"] for name in pinned}
+    assert not {name: needs for name, needs in wanted.items() if needs and oldest not in SpecifierSet(needs)}
 
 
 def test_lock_drops_what_only_this_machine_has() -> None:
