@@ -200,7 +200,7 @@ def test_every_pin_runs_on_the_oldest_python_of_the_readme() -> None:
     """Debian 12 brings Python 3.11.2: one pin that wants 3.11.5 would end a newcomer's first start."""
     oldest = re.search(r"\d+\.\d+", PROJECT["requires-python"])[0] + ".0"
     pinned = dict(pin.split("==") for pin in lock.pins((ROOT / "constraints.txt").read_text()))
-    here = {lock.normal(found.name): found for found in distributions()}  # without [class] or [deploy] a few are missing
+    here = {lock.normal(found.name): found for found in distributions()}  # an extra may be missing
     wanted = {name: here[name].metadata["Requires-Python"] for name in map(lock.normal, pinned) if name in here}
     assert len(wanted) > 100
     assert not {name: needs for name, needs in wanted.items() if needs and oldest not in SpecifierSet(needs)}
