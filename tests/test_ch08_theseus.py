@@ -12,7 +12,6 @@ from course_lib.experiments import ch04_pkd as ch04
 from course_lib.experiments import ch08_theseus as lab
 from course_lib.experiments import sentences
 from course_lib.measures import accuracy, predict_logits
-from course_lib.methods.theseus import first_full_step
 
 SHIPS = [name for name, arm in lab.ARMS.items() if arm.replacing]
 ALL_NEW = "scc0 scc1 scc2"
@@ -32,6 +31,10 @@ def small(monkeypatch):
         monkeypatch.setattr(module, "teacher", lambda: SimpleNamespace(model=model))
         monkeypatch.setattr(module, "examples", lambda split: rows)
     return model, rows
+
+
+def first_full_step(schedule):
+    return next(step for step in range(10_000) if schedule(step) >= 1)
 
 
 def test_the_schedules_are_those_that_the_chapter_names():
