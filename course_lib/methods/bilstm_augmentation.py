@@ -40,8 +40,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from course_lib.generators import Seed, generator
-from course_lib.words import AsIn, require_word
+from course_lib.shared.generators import Seed, generator
+from course_lib.shared.words import AsIn, require_word
 
 Tagged = Sequence[tuple[str, str]]  # [("good", "JJ"), ("film", "NN")]
 Strategy = Literal["first", "second", "both"]

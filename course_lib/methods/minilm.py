@@ -36,11 +36,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from course_lib import probes
-from course_lib.masking import at_least_float32, masked_mean, mean_per_sentence, require_mask, require_same_shape
-from course_lib.probes import Reading, merge_heads, scaled_dot_products, split_heads
-from course_lib.students import require_eval
-from course_lib.words import require_word
+from course_lib.shared import probes
+from course_lib.shared.masking import at_least_float32, masked_mean, mean_per_sentence, require_mask, require_same_shape
+from course_lib.shared.probes import Reading, merge_heads, scaled_dot_products, split_heads
+from course_lib.shared.students import require_eval
+from course_lib.shared.words import require_word
 
 Version = Literal["v1", "v2"]
 Average = Literal["sentence", "tokens", "padded"]

@@ -33,7 +33,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from course_lib.methods.hinton import hard_loss
-from course_lib.words import AsIn, require_word
+from course_lib.shared.words import AsIn, require_word
 
 Schedule = Callable[[int], float]
 Curriculum = Literal["linear", "constant"]

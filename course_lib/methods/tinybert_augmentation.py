@@ -34,10 +34,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from course_lib.generators import Seed
-from course_lib.students import require_eval
-from course_lib.training import autocast
-from course_lib.words import AsIn, require_word
+from course_lib.shared.generators import Seed
+from course_lib.shared.students import require_eval
+from course_lib.shared.training import autocast
+from course_lib.shared.words import AsIn, require_word
 
 # (input_ids, attention_mask, positions): one row per question -> (rows, vocabulary)
 Guesser = Callable[[Int[Tensor, "rows tokens"], Int[Tensor, "rows tokens"], Int[Tensor, " rows"]],
