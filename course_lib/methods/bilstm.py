@@ -61,7 +61,7 @@ def logit_distance(student_logits: Float[Tensor, "batch classes"], teacher_logit
 def logit_equation(z_S, z_T, mean=batchmean):
     """L = mean_n || z_T - z_S ||^2"""
     difference = z_T - z_S  # z_T - z_S
-    return mean(difference**2)  # mean_n || ||^2
+    return mean(difference**2)  # mean_n || z_T - z_S ||^2
 
 
 def hard_targets(labels: Int[Tensor, " batch"] | None, teacher_logits: Float[Tensor, "batch classes"]

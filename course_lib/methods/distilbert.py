@@ -101,7 +101,7 @@ def cosine_loss(student: States, teacher: States, mask: Shaped[Tensor, "*where"]
 def cosine_equation(h_S, h_T):
     """L_cos = mean_n (1 - cos(h_S, h_T))"""
     cos = F.cosine_similarity(h_S, h_T, dim=-1)  # cos(h_S, h_T)
-    return (1 - cos).mean()  # mean_n (1 - )
+    return (1 - cos).mean()  # mean_n (1 - cos(h_S, h_T))
 
 
 def logit_mse(student_logits: Logits, teacher_logits: Logits, mask: Shaped[Tensor, "batch tokens"] | None = None
@@ -117,7 +117,7 @@ def logit_mse(student_logits: Logits, teacher_logits: Logits, mask: Shaped[Tenso
 def logit_mse_equation(z_S, z_T):
     """L = mean_n sum_i (z_S - z_T)^2"""
     difference = z_S - z_T  # z_S - z_T
-    return batchmean(difference.pow(2))  # mean_n sum_i ( )^2
+    return batchmean(difference.pow(2))  # mean_n sum_i (z_S - z_T)^2
 
 
 def positions_that_count(attention_mask: Int[Tensor, "batch tokens"], labels: Int[Tensor, "batch tokens"] | None,

@@ -37,6 +37,7 @@ from course_lib.shared.words import require_word
 Form = Literal["kl", "cross_entropy", "mse"]
 Reduction = Literal["batchmean", "mean"]
 Positions = Literal["all", "labelled"]
+MEANS = {"batchmean": batchmean, "mean": torch.mean}  # of (rows, classes)
 
 
 def log_soft_targets(logits: Float[Tensor, "*where classes"], temperature: float) -> Float[Tensor, "*where classes"]:
@@ -90,18 +91,17 @@ def soft_target_loss(
         nothing, a bad temperature or knob.
     Source: section 2 and eq. 1-2.
     """
-    require_same_shape(student_logits, teacher_logits, "soft targets",
-                       "Both models need the same classes (or the same vocabulary) and the same tokens.")
-    student_rows = at_least_float32(keep(student_logits, mask))  # (B, T, C) -> (kept, C)
-    teacher_rows = at_least_float32(keep(teacher_logits, mask))
-    equation = {"kl": kl_equation, "cross_entropy": cross_entropy_equation, "mse": mse_equation}
-    mean = {"batchmean": batchmean, "mean": torch.mean}
-    loss = equation[require_word(form, Form, "form")](
-        student_rows, teacher_rows, temperature, mean[require_word(reduction, Reduction, "reduction")])
-    return loss if scale_by_t_squared else loss / temperature**2
+    rows = _rows(student_logits, teacher_logits, mask)
+    mean = MEANS[require_word(reduction, Reduction, "reduction")]
+    if require_word(form, Form, "form") == "kl":
+        loss = kl_equation(*rows, temperature, mean)
+        return loss if scale_by_t_squared else loss / temperature**2
+    equation = {"cross_entropy": cross_entropy_equation, "mse": mse_equation}[form]
+    loss = equation(*rows, temperature, mean)
+    return loss * temperature**2 if scale_by_t_squared else loss
 
 
-# The equations: `soft_target_loss` calls them, the chapters show them. A comment names the term that its line computes.
+# The equations: called by the losses, shown by the chapters. A comment names the term that its line computes.
 
 
 def kl_equation(z_S, z_T, T, mean=batchmean):
@@ -113,16 +113,37 @@ def kl_equation(z_S, z_T, T, mean=batchmean):
 
 
 def cross_entropy_equation(z_S, z_T, T, mean=batchmean):
-    """L = T^2 mean_n sum_i - p_i log q_i"""
+    """L = mean_n sum_i - p_i log q_i"""
     p = soft_targets(z_T, T)  # p_i = softmax(z_T / T)
     log_q = log_soft_targets(z_S, T)  # log q_i = log softmax(z_S / T)
-    return T**2 * mean(-p * log_q)  # T^2 mean_n sum_i -
+    return mean(-p * log_q)  # mean_n sum_i -
 
 
 def mse_equation(z_S, z_T, T, mean=batchmean):
-    """L = T^2 mean_n sum_i ((z_S - z_T) / T)^2"""
+    """L = mean_n sum_i ((z_S - z_T) / T)^2"""
     difference = (z_S - z_T) / T  # (z_S - z_T) / T
-    return T**2 * mean(difference**2)  # T^2 mean_n sum_i
+    return mean(difference**2)  # mean_n sum_i ((z_S - z_T) / T)^2
+
+
+def soft_cross_entropy(
+    student_logits: Float[Tensor, "*where classes"],
+    teacher_logits: Float[Tensor, "*where classes"],
+    mask: Shaped[Tensor, "*where"] | None = None,
+    *,
+    temperature: float,
+    reduction: Reduction = "batchmean",
+) -> Float[Tensor, ""]:
+    """The form without the factor T^2 that PKD and TinyBERT print. Arguments and errors as in `soft_target_loss`."""
+    mean = MEANS[require_word(reduction, Reduction, "reduction")]
+    return cross_entropy_equation(*_rows(student_logits, teacher_logits, mask), temperature, mean)
+
+
+def _rows(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
+          ) -> tuple[Float[Tensor, "kept classes"], Float[Tensor, "kept classes"]]:
+    require_same_shape(student_logits, teacher_logits, "soft targets",
+                       "Both models need the same classes (or the same vocabulary) and the same tokens.")
+    student, teacher = (at_least_float32(keep(z, mask)) for z in (student_logits, teacher_logits))  # -> (kept, C)
+    return student, teacher
 
 
 def teacher_entropy(teacher_logits: Float[Tensor, "*where classes"], mask: Shaped[Tensor, "*where"] | None = None, *,
@@ -152,7 +173,7 @@ def logit_matching_equation(z_S, z_T):
     """L = 1/2 mean_n mean_i (d_i - mean_j d_j)^2"""
     d = z_S - z_T  # d_i = z_S,i - z_T,i
     centred = d - d.mean(dim=-1, keepdim=True)  # d_i - mean_j d_j
-    return 0.5 * (centred**2).mean(dim=-1).mean()  # 1/2 mean_n mean_i
+    return 0.5 * (centred**2).mean(dim=-1).mean()  # 1/2 mean_n mean_i (d_i - mean_j d_j)^2
 
 
 def hard_loss(student_logits: Float[Tensor, "*where classes"], labels: Int[Tensor, "*where"],
@@ -175,9 +196,9 @@ def hard_loss(student_logits: Float[Tensor, "*where classes"], labels: Int[Tenso
 
 
 def hard_equation(z_S, y):
-    """L = mean_n - log q_y"""
-    log_q = z_S.log_softmax(dim=-1)  # log q
-    return F.nll_loss(log_q, y)  # mean_n - log q_y
+    """L = mean_n - log q(y)"""
+    log_q = z_S.log_softmax(dim=-1)  # log q = log softmax(z_S)
+    return F.nll_loss(log_q, y)  # mean_n - log q(y)
 
 
 def distillation_loss(

@@ -106,7 +106,7 @@ def feature_map_equation(H_S, H_T, eps=EPSILON["paper"], mean=torch.mean):
     """L_FMT = mean_t mean_n (norm(H_T) - norm(H_S))^2"""
     norm_S = F.layer_norm(H_S, H_S.shape[-1:], eps=eps)  # norm(H_S)
     norm_T = F.layer_norm(H_T, H_T.shape[-1:], eps=eps)  # norm(H_T)
-    squares = (norm_S - norm_T).square()  # ( - )^2
+    squares = (norm_S - norm_T).square()  # (norm(H_T) - norm(H_S))^2
     return mean(squares.mean(dim=-1))  # mean_t mean_n: (B, T, N) -> (B, T) -> ()
 
 
@@ -125,7 +125,7 @@ def mean_equation(H_S, H_T, mean=torch.mean):
     """L_mean = mean_t (mu_S - mu_T)^2"""
     mu_S = H_S.mean(dim=-1)  # mu_S = mean_n H_S: (B, T, N) -> (B, T)
     mu_T = H_T.mean(dim=-1)  # mu_T = mean_n H_T
-    return mean((mu_S - mu_T).square())  # mean_t ( - )^2
+    return mean((mu_S - mu_T).square())  # mean_t (mu_S - mu_T)^2
 
 
 def variance_difference(student: Features, teacher: Features, mask: Mask | None = None) -> Float[Tensor, ""]:
@@ -136,7 +136,7 @@ def variance_difference(student: Features, teacher: Features, mask: Mask | None 
 def variance_equation(H_S, H_T, mean=torch.mean):
     """L_var = mean_t | var(H_S) - var(H_T) |"""
     var_S, var_T = _variance(H_S), _variance(H_T)  # var(H_S), var(H_T)
-    return mean((var_S - var_T).abs())  # mean_t | - |
+    return mean((var_S - var_T).abs())  # mean_t | var(H_S) - var(H_T) |
 
 
 def _variance(h: Features) -> Float[Tensor, "batch tokens"]:
@@ -178,7 +178,7 @@ def attention_equation(A_S, A_T, mean=torch.mean):
     """L_AT = mean_t mean_a KL(p || q)"""
     log_p = A_T.log_softmax(dim=-1)  # p = softmax(A_T)
     log_q = A_S.log_softmax(dim=-1)  # q = softmax(A_S)
-    kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)  # KL( || ): (B, A, T, T) -> (B, A, T)
+    kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)  # KL(p || q): (B, A, T, T) -> (B, A, T)
     return mean(kl.mean(dim=1))  # mean_t mean_a
 
 
@@ -186,7 +186,7 @@ def attention_cross_entropy_equation(A_S, A_T, mean=torch.mean):
     """L = mean_t mean_a sum_i - p_i log q_i"""
     p = A_T.log_softmax(dim=-1).exp()  # p_i = softmax(A_T)
     log_q = A_S.log_softmax(dim=-1)  # log q_i = log softmax(A_S)
-    cross_entropy = -(p * log_q).sum(dim=-1)  # sum_i -
+    cross_entropy = -(p * log_q).sum(dim=-1)  # sum_i - p_i log q_i
     return mean(cross_entropy.mean(dim=1))  # mean_t mean_a
 
 
@@ -258,9 +258,9 @@ def mixture_equation(z_S, z_T, y, a, T, mean=torch.mean):
     """L = mean_n ( a CE(y, q) + (1 - a) CE(p, q) )"""
     log_q = z_S.log_softmax(dim=-1)  # q = softmax(z_S): (N, V)
     p = ((z_T - z_T.amax(dim=-1, keepdim=True)) / T).softmax(dim=-1)  # p = softmax(z_T / T)
-    hard = -log_q.gather(-1, y[:, None]).squeeze(-1)  # CE(y, )
-    soft = -(p * log_q).sum(dim=-1)  # CE( , )
-    return mean(a * hard + (1 - a) * soft)  # mean_n ( a + (1 - a) )
+    hard = -log_q.gather(-1, y[:, None]).squeeze(-1)  # CE(y, q)
+    soft = -(p * log_q).sum(dim=-1)  # CE(p, q)
+    return mean(a * hard + (1 - a) * soft)  # mean_n ( a CE(y, q) + (1 - a) CE(p, q) )
 
 
 def next_sentence_loss(student_logits: Float[Tensor, "batch 2"], labels: Int[Tensor, " batch"]) -> Float[Tensor, ""]:

@@ -41,7 +41,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_lib.methods.hinton import hard_loss, soft_target_loss
+from course_lib.methods.hinton import hard_loss, soft_cross_entropy, soft_target_loss
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.layer_maps import LayerMap
 from course_lib.shared.masking import at_least_float32, batchmean, require_same_shape
@@ -83,13 +83,13 @@ def patience_equation(h_S, h_T, mean=batchmean):
     """L_PT = mean_n sum_j || u_S - u_T ||^2"""
     u_S = F.normalize(h_S, dim=-1)  # u_S = h_S / ||h_S||
     u_T = F.normalize(h_T, dim=-1)  # u_T = h_T / ||h_T||
-    return mean((u_S - u_T).pow(2))  # mean_n sum_j || - ||^2
+    return mean((u_S - u_T).pow(2))  # mean_n sum_j || u_S - u_T ||^2
 
 
 def raw_patience_equation(h_S, h_T, mean=batchmean):
     """L = mean_n sum_j || h_S - h_T ||^2"""
     difference = h_S - h_T  # h_S - h_T
-    return mean(difference.pow(2))  # mean_n sum_j || ||^2
+    return mean(difference.pow(2))  # mean_n sum_j || h_S - h_T ||^2
 
 
 def soft_loss(student_logits: Logits, teacher_logits: Logits, *, temperature: float, as_in: AsIn = "paper"
@@ -102,8 +102,7 @@ def soft_loss(student_logits: Logits, teacher_logits: Logits, *, temperature: fl
     Raises: as `hinton.soft_target_loss`. Source: eq. 4; src/KD_loss.py, `distillation_loss`.
     """
     if require_word(as_in, AsIn, "as_in") == "paper":
-        return soft_target_loss(student_logits, teacher_logits, temperature=temperature, form="cross_entropy",
-                                scale_by_t_squared=False)
+        return soft_cross_entropy(student_logits, teacher_logits, temperature=temperature)
     return soft_target_loss(student_logits, teacher_logits, temperature=temperature, reduction="mean")
 
 

@@ -43,7 +43,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_lib.methods.hinton import soft_target_loss
+from course_lib.methods.hinton import soft_cross_entropy
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.layer_maps import LayerMap
 from course_lib.shared.masking import at_least_float32, keep, require_mask, require_same_shape
@@ -92,7 +92,7 @@ def attention_loss(student_scores: Scores, teacher_scores: Scores, mask: Mask | 
 def attention_equation(A_S, A_T, mean=torch.mean):
     """L_attn = mean_a,t (A_S - A_T)^2"""
     difference = A_S - A_T  # A_S - A_T
-    return mean(difference.pow(2))  # mean_a,t ( )^2
+    return mean(difference.pow(2))  # mean_a,t (A_S - A_T)^2
 
 
 def _mean_of_pairs(squares: Scores, kept: Mask) -> Float[Tensor, ""]:
@@ -121,7 +121,7 @@ def hidden_loss(student: States, teacher: States, mask: Mask | None = None, *, a
 def hidden_equation(H_S, H_T):
     """L_hidn = mean_t,i (H_S - H_T)^2"""
     difference = H_S - H_T  # H_S - H_T
-    return difference.pow(2).mean()  # mean_t,i ( )^2
+    return difference.pow(2).mean()  # mean_t,i (H_S - H_T)^2
 
 
 def prediction_loss(student_logits: Float[Tensor, "batch classes"], teacher_logits: Float[Tensor, "batch classes"], *,
@@ -130,9 +130,8 @@ def prediction_loss(student_logits: Float[Tensor, "batch classes"], teacher_logi
 
     Source: eq. 10 ("we find t = 1 performs well"); TinyBERT/task_distill.py, `soft_cross_entropy`.
     """
-    return soft_target_loss(student_logits, teacher_logits, temperature=temperature, form="cross_entropy",
-                            reduction="batchmean" if require_word(as_in, AsIn, "as_in") == "paper" else "mean",
-                            scale_by_t_squared=False)
+    reduction = "batchmean" if require_word(as_in, AsIn, "as_in") == "paper" else "mean"
+    return soft_cross_entropy(student_logits, teacher_logits, temperature=temperature, reduction=reduction)
 
 
 # --- All pairs of a layer map -----------------------------------------------------------------------------------------

@@ -129,7 +129,8 @@ MUTANTS = (
         "reduction_mean", "ch01",
         "The mean is taken over the classes too: KLDivLoss with reduction='mean'.",
         "The soft loss is tiny beside the hard one: half of it with 2 classes, 1/30,522 of it with BERT's vocabulary.",
-        (Edit(f"{HINTON}:soft_target_loss", '"batchmean": batchmean', '"batchmean": torch.mean'),),
+        (Edit(f"{HINTON}:soft_target_loss", 'mean = MEANS[require_word(reduction, Reduction, "reduction")]',
+              "mean = torch.mean"),),
         ("tests/test_hinton.py",), "soft loss of three examples with three classes", soft_loss,
         "haitongli/knowledge-distillation-pytorch issue 2; intersun/PKD-for-BERT-Model-Compression, src/KD_loss.py"),
     Mutant(
@@ -148,8 +149,8 @@ MUTANTS = (
         "batchmean_per_sentence", "ch01",
         "'batchmean' on (batch, tokens, vocabulary) without flattening: divided by the sentences, not by the tokens.",
         "Twice as long sentences give twice the loss, and the learning rate of the short ones no longer fits.",
-        (Edit(f"{HINTON}:soft_target_loss", '"batchmean": batchmean',
-              '"batchmean": lambda per_class: per_class.sum() / len(student_logits)'),),
+        (Edit(f"{HINTON}:soft_target_loss", 'mean = MEANS[require_word(reduction, Reduction, "reduction")]',
+              "mean = lambda per_class: per_class.sum() / len(student_logits)"),),
         ("tests/test_hinton.py",), "loss of sentences of double length, as a multiple", token_loss_of_a_doubled_length),
     Mutant(
         "temperature_for_the_student_only", "ch01",
