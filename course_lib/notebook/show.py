@@ -2,8 +2,8 @@
 
     show(pkd.patience_loss)
 
-Every loss checks its arguments, and then calls a small function whose name ends in `_equation`. That one has nothing but
-the mathematics: its docstring is the equation, and the comment behind a line names the term that this line computes:
+Every loss checks its arguments, and then calls a small function whose name ends in `_equation`. That one has nothing
+but the mathematics: its docstring is the equation, and the comment behind a line names the term that the line computes:
 
     def patience_equation(h_S, h_T, mean=batchmean):
         \"\"\"L_PT = mean_n sum_j || u_S - u_T ||^2\"\"\"
