@@ -218,7 +218,8 @@ def build(pages: Path, chapters: Path, output: Path, stale: dict[str, str] | Non
 
 def stale_pages() -> dict[str, str]:
     """The pages whose outputs are older than what they depend on: name of the notebook -> what changed."""
-    reasons = {path.stem: chapter_files.why_stale(path) for path in chapter_files.sources([]) if path.stem != "contents"}
+    pages = [path for path in chapter_files.sources([]) if path.stem != "contents"]
+    reasons = {path.stem: chapter_files.why_stale(path) for path in pages}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
