@@ -108,7 +108,7 @@ def test_two_mistakes_in_one_line_are_refused_and_the_first_one_stays():
 def test_an_edit_that_no_longer_fits_changes_nothing():
     where = "course_lib.methods.hinton:soft_target_loss"
     code = soft_target_loss.__code__
-    edits = (Edit(where, "return loss * temperature**2", "return loss * 0 * temperature**2"),
+    edits = (Edit(where, "loss / temperature**2", "loss * 0 / temperature**2"),
              Edit("course_lib.methods.hinton:hard_loss", "a line that is not there", ""))
     with pytest.raises(ValueError, match="the library changed"), edited(edits):
         pass
