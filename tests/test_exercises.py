@@ -25,6 +25,7 @@ from course_lib.methods import hinton
 
 ROOT = Path(__file__).parents[1]
 MODULES = {name: importlib.import_module(f"solutions.{name}") for name in chapter_names()}
+REFERENCE = {name: importlib.import_module(f"course_lib.exercises.reference.{name}") for name in chapter_names()}
 QUESTIONS = [q for name in chapter_names() for q in chapter(name).questions]
 EACH_QUESTION = pytest.mark.parametrize("asked", QUESTIONS, ids=lambda q: q.name)
 IN_A_CHILD = pytest.mark.skipif(sys.platform != "linux", reason="functions run in a child process on Linux only")
@@ -39,7 +40,7 @@ def own_folder(tmp_path, monkeypatch):
 
 
 def solution(name: str):
-    return MODULES[name.partition(".")[0]].SOLUTIONS[name]
+    return REFERENCE[name.partition(".")[0]].SOLUTIONS[name]
 
 
 def mistakes(name: str):
@@ -83,7 +84,8 @@ class TestQuestions:
     @EACH_QUESTION
     def test_the_solution_gets_all_points(self, asked):
         verdict = ex.check(asked.name, solution(asked.name))
-        assert repr(verdict) == f"{asked.name}: correct ({asked.points:g} of {asked.points:g} points)"
+        assert repr(verdict).startswith(f"{asked.name}: correct ({asked.points:g} of {asked.points:g} points)")
+        assert verdict.example == () and (not verdict.message or asked.forecast)
 
     @EACH_QUESTION
     def test_the_stub_is_not_started_and_leaves_no_trace(self, asked, own_folder):
@@ -102,13 +104,21 @@ class TestQuestions:
             said[verdict.message] = name
         assert len(said) == len(asked.mistakes)
 
-    @EACH_QUESTION
+    # A lie is unmasked before a question is reached: `from_python` copies an answer with exact type checks, and only
+    # plain numbers are compared (TestValues). So three questions stand for all: their answers are a list, a tensor
+    # and a Python number. That no constant is right for any question is tested for every one of them below.
+    @pytest.mark.parametrize("name", ["ch00.q1", "ch01.q2", "ch01.q5"])
     @pytest.mark.parametrize("liar", [AlwaysEqual(), EqualTensor([1.0]), float("nan"), math.inf, None, "1", [], 1 + 1j,
                                       torch.tensor(math.nan), torch.tensor(True)],
                              ids=lambda liar: "always equal" if isinstance(liar, AlwaysEqual) else repr(liar))
-    def test_an_answer_that_does_not_depend_on_the_input_gets_nothing(self, asked, liar):
-        verdict = ex.check(asked.name, lambda *_, **__: liar)
+    def test_an_answer_that_does_not_depend_on_the_input_gets_nothing(self, name, liar):
+        verdict = ex.check(name, lambda *_, **__: liar)
         assert verdict.status == "not yet" and verdict.points == 0 and verdict.message
+
+    @EACH_QUESTION
+    def test_no_constant_answers_all_cases_of_a_question(self, asked):
+        stored = cases(asked)
+        assert any(not equal(case.expected, stored[0].expected, asked.rtol) for case in stored[1:])
 
     @EACH_QUESTION
     def test_stored_numbers_are_what_the_independent_computation_gives(self, asked):
@@ -118,7 +128,10 @@ class TestQuestions:
         stored = json.loads(file.read_text(encoding="utf-8"))[asked.name]
         assert len(made) == len(stored) and [c["about"] for c in made] == [c["about"] for c in stored]
         for new, old in zip(made, stored, strict=True):
-            assert new["args"] == old["args"]
+            for key, value in new["args"].items():  # another processor rounds the last bit of a softmax otherwise
+                again, before = from_json(value), from_json(old["args"][key])
+                assert again == before if isinstance(again, set) else equal(from_python(again), from_python(before),
+                                                                            rtol=1e-6)
             for key in ("expected", "gradient"):
                 a, b = (from_python(from_json(c[key]["expected"] if key == "gradient" else c[key]))
                         for c in (new, old)) if key in new else (Value("none"),) * 2
@@ -193,7 +206,7 @@ class TestDiagnosis:
 
     def test_a_wrong_shape_is_named(self):
         verdict = ex.check("ch01.q1", lambda logits, temperature: solution("ch01.q1")(logits, temperature).sum(-1))
-        assert "the shape (4,), but (4, 3) was expected" in verdict.message
+        assert "the shape (), but (3,) was expected. A dimension was summed" in verdict.message
 
     def test_a_memorised_table_of_the_stored_numbers_breaks_a_property(self):
         table = {(c.call.args[0].sum().item(), c.call.args[2]): c for c in cases(question("ch01.q2"))}
@@ -492,9 +505,10 @@ class TestQuiz:
         ("ch01.quiz1", "", "none of them"), ("ch01.quiz", "abc", "one letter for each of the 8"),
         ("ch77.quiz1", "a", "no chapter"),
     ])
-    def test_an_answer_to_nothing_is_refused(self, name, choice, words):
-        with pytest.raises(ValueError, match=words):
-            ex.answer(name, choice)
+    def test_an_answer_to_nothing_gets_a_sentence(self, name, choice, words, own_folder):
+        said = repr(ex.answer(name, choice))
+        assert words in said and "Nothing was changed." in said
+        assert list(own_folder.iterdir()) == []
 
     def test_as_text_it_can_be_read_without_a_browser(self):
         text = repr(ex.quiz("ch01"))
@@ -538,9 +552,11 @@ class TestPoll:
         assert repr(ex.recall("ch01")) == repr(ex.recall("ch01"))
         assert list(own_folder.iterdir()) == []
 
-    def test_a_letter_that_is_not_offered_is_refused(self):
-        with pytest.raises(ValueError, match="a, b, c, d, e"):
-            ex.predict("ch01", "z")
+    def test_a_letter_that_is_not_offered_gets_a_sentence_and_changes_nothing(self, own_folder):
+        assert "The answers are a, b, c, d, e; 'z' is none of them." in repr(ex.predict("ch01", "z"))
+        assert list(own_folder.iterdir()) == []
+        with pytest.raises(ValueError, match="a, b, c, d, e"):  # the course itself must not measure an unknown letter
+            ex.recall("ch01", "z")
 
 
 class TestValues:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from course_lib.exercises.guard import Call
 from course_lib.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.exercises.values import Value, equal, numbers
+from course_lib.exercises.values import Value, all_equal, numbers
 
 
 def _logits(*shape: int, seed: int = 7, size: float = 2.0) -> torch.Tensor:
     return size * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 def _words(answer: Value) -> list[str]:
@@ -53,6 +47,12 @@ def edited(words: list[str], others: list[str], draws: list[float], p_mask: floa
         "replaced_first": "Words below p_mask are replaced, too: ask for the mask first, then for the replacement.",
         "swapped": "Mask and replacement are swapped: the draws below p_mask belong to [MASK].",
         "dropped": "Kept words are missing. Every word has one place in the answer, edited or not.",
+        "never_replaced": "Words are masked, but never replaced: the second case is missing.",
+        "never_masked": "Words are replaced, but never masked: the first case is missing.",
+        "upper_end": "You replace at the upper end, X > 1 - p_pos. The share is right, but the draws next to p_mask "
+                     "are meant: p_mask <= X < p_mask + p_pos.",
+        "no_brackets": 'The mask is the text "[MASK]", brackets included.',
+        "deleted": "Masked words are left out. They become [MASK] and keep their place.",
     },
     extremes="Think of p_mask = 0, of p_mask = 1 and of an empty sentence.",
     properties=(
@@ -103,11 +103,19 @@ def sentence_vectors(forward_states: Tensor, backward_states: Tensor, mask: Tens
         "swapped": "The order is swapped: first the forward state, then the backward state.",
         "mean": "This is the mean over the words. The paper takes the two last states.",
         "mixed": "Both faults at once: the forward state is taken from the last column, and the backward state too.",
+        "backward_last_column": "The backward state is that of the last column, where the backward LSTM begins. It is "
+                                "ready at word 0.",
+        "mean_with_padding": "This is the mean over all columns, padding included. The paper takes the two last "
+                             "states.",
+        "largest": "This is the largest number of each column of states (max pooling). The paper takes the two last "
+                   "states.",
+        "word_before": "The forward state is that of the word before the last one. The last word has the place "
+                       "mask.sum(dim=1) - 1.",
     },
     extremes="Think of a sentence of one word: both directions are ready at word 0.",
     properties=(
         Property("What stands in the padding must not matter.",
-                 lambda: [_with_other_padding(seed) for seed in (20, 30)], _all_equal),
+                 lambda: [_with_other_padding(seed) for seed in (20, 30)], all_equal),
     ),
 )
 
@@ -155,7 +163,7 @@ def distilled_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tenso
                  lambda answers: abs(numbers(answers[0])[0]) < 1e-6),
         Property("At alpha = 0 the labels must have no influence.",
                  lambda: [Call((_logits(4, 3), _logits(4, 3, seed=8), torch.tensor(labels)), {"alpha": 0.0})
-                          for labels in ([0, 1, 2, 0], [2, -100, 0, 1])], _all_equal),
+                          for labels in ([0, 1, 2, 0], [2, -100, 0, 1])], all_equal),
     ),
 )
 
@@ -186,6 +194,10 @@ def ngrams(words: list[str], n: int) -> list[list[str]]:
         "nothing_for_short": "A sentence that is not longer than n must stay whole. You return nothing for it.",
         "no_overlap": "These are blocks without overlap. An n-gram starts at every word that has enough words behind "
                       "it.",
+        "longer": "Your runs have n + 1 words. In Python words[i:i + n] holds n of them: the end is left out.",
+        "first_only": "This is the first n-gram only. Start at every word that has enough words behind it.",
+        "all_lengths": "These are the runs of every length up to n. Only those of exactly n words are wanted.",
+        "reversed": "The order is turned round: go from left to right.",
     },
     extremes="Think of n = 1, and of a sentence of exactly n words.",
     properties=(
@@ -231,6 +243,13 @@ def which_rule(masked: float, replaced: float, p_mask: float, p_pos: float) -> s
         "no_sum_is_zero": "Without the sum, draws between p_mask and p_pos still replace: the share is p_pos - p_mask, "
                           "or 0 if p_pos is smaller.",
         "farthest": "You return the name that is farthest away. Take the smallest distance.",
+        "replaced_only": "You look at the replaced words only. Look at the masked words, too.",
+        "always_right": "You always answer \"right\". Compare the shares with what each of the four codes would give.",
+        "crossed": "You compare the masked share with the expected replaced one, and the other way round.",
+        "inverted_replaces_none": "The inverted code masks 1 - p_mask of the words, and replaces the p_mask that are "
+                                  "left.",
+        "two_draws_as_right": "With two draws the second one replaces a share p_pos of what was not masked, not "
+                              "1 - p_pos.",
     },
     extremes="Think of p_pos smaller than p_mask.",
 )
@@ -266,6 +285,11 @@ def probability_gradient(student_logits: Tensor, teacher_logits: Tensor) -> Tens
         "no_two": "The factor 2 of the square is missing.",
         "no_batch": "The mean over the batch is missing: divide by the number of examples.",
         "sign": "The sign is wrong: where the student gives too much, the gradient is positive.",
+        "per_number": "You divide by all numbers. The loss is a sum over classes and a mean over the batch.",
+        "diagonal": "q * (1 - q) is the effect of a logit on its OWN probability. It moves the others as well: "
+                    "q * (g - s).",
+        "through_the_teacher": "The step through the softmax uses the teacher's probabilities. It is the student's "
+                               "softmax: q * (g - s).",
     },
     extremes="Only the softmax can overflow: use torch.softmax.",
     properties=(

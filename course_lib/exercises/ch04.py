@@ -8,19 +8,11 @@ import torch
 
 from course_lib.exercises.guard import Call
 from course_lib.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.exercises.values import Value, equal, numbers
+from course_lib.exercises.values import Value, all_equal, near, numbers
 
 
 def _states(*shape: int, seed: int = 7) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
-
-
-def _near(answer: Value, wanted: float, tolerance: float = 1e-4) -> bool:
-    return all(abs(number - wanted) <= tolerance for number in numbers(answer))
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -127,13 +119,13 @@ def patience(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
     gradient="The loss must be differentiable for the student: no .item(), no .detach() on its side.",
     properties=(
         Property("A student state that is five times as long must cost the same: only directions count.",
-                 lambda: [_lengths(1.0), _lengths(5.0)], _all_equal),
+                 lambda: [_lengths(1.0), _lengths(5.0)], all_equal),
         Property("Opposite directions must cost 4 per layer, and there are 2 layers here: 8.",
-                 lambda: [Call((_states(3, 2, 5), -_states(3, 2, 5)))], lambda answers: _near(answers[0], 8, 1e-3)),
+                 lambda: [Call((_states(3, 2, 5), -_states(3, 2, 5)))], lambda answers: near(answers[0], 8, 1e-3)),
         Property("The same sentence twice must give the same loss.",
                  lambda: [Call((_states(2, 2, 5), _states(2, 2, 5, seed=8))),
                           Call((_states(2, 2, 5).repeat(2, 1, 1), _states(2, 2, 5, seed=8).repeat(2, 1, 1)))],
-                 _all_equal),
+                 all_equal),
     ),
 )
 
@@ -186,7 +178,7 @@ def pkd_loss(
         Property("With beta = 0 the [CLS] states must have no influence.",
                  lambda: [Call((_states(4, 3), _states(4, 3, seed=8), torch.tensor([0, 1, 2, 1]), _states(4, 2, 5),
                                 _states(4, 2, 5, seed=s)), {"temperature": 2.0, "alpha": 0.5, "beta": 0.0})
-                          for s in (9, 10)], _all_equal),
+                          for s in (9, 10)], all_equal),
     ),
 )
 

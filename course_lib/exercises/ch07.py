@@ -8,7 +8,7 @@ import torch
 
 from course_lib.exercises.guard import Call
 from course_lib.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.exercises.values import Value, equal, numbers
+from course_lib.exercises.values import Value, all_equal, numbers
 
 
 def _noise(*shape: int, seed: int = 7, size: float = 1.0) -> torch.Tensor:
@@ -17,10 +17,6 @@ def _noise(*shape: int, seed: int = 7, size: float = 1.0) -> torch.Tensor:
 
 def _as_tensor(answer: Value) -> torch.Tensor:
     return torch.tensor(numbers(answer), dtype=torch.float64).reshape(answer.shape)
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 def _is_zero(answers: Sequence[Value]) -> bool:
@@ -83,7 +79,7 @@ def value_relation(values: Tensor, mask: Tensor) -> Tensor:
                           Call((_padded(2, 3, 4, 5, seed=7, rubbish=30, where=(2,)), LONGER))], _same_real_part),
         Property("Turning all values of a head by the same rotation must change nothing: only dot products count.",
                  lambda: [Call((values := _noise(2, 2, 4, 3), MASK)),
-                          Call((values @ torch.linalg.qr(_noise(3, 3, seed=9))[0], MASK))], _all_equal),
+                          Call((values @ torch.linalg.qr(_noise(3, 3, seed=9))[0], MASK))], all_equal),
     ),
 )
 
@@ -130,7 +126,7 @@ def relation_loss(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor) 
         Property("A longer padding must change nothing.",
                  lambda: [Call((_noise(2, 3, 4, 4), _noise(2, 3, 4, 4, seed=8), MASK)),
                           Call((_padded(2, 3, 4, 4, seed=7, rubbish=30, where=(2, 3)),
-                                _padded(2, 3, 4, 4, seed=8, rubbish=31, where=(2, 3)), LONGER))], _all_equal),
+                                _padded(2, 3, 4, 4, seed=8, rubbish=31, where=(2, 3)), LONGER))], all_equal),
     ),
 )
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from course_lib.exercises.guard import Call
 from course_lib.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.exercises.values import Value, equal, numbers
+from course_lib.exercises.values import all_equal, numbers
 
 
 def _logits(*shape: int, seed: int = 7, size: float = 2.0) -> torch.Tensor:
@@ -17,10 +15,6 @@ def _logits(*shape: int, seed: int = 7, size: float = 2.0) -> torch.Tensor:
 
 def _probs(*shape: int, seed: int = 7) -> torch.Tensor:
     return _logits(*shape, seed=seed).softmax(dim=-1)
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -56,7 +50,7 @@ def resoften(probs: Tensor, temperature: float) -> Tensor:
         Property("At T = 1 nothing may change.", lambda: [Call((_probs(3, 4), 1.0))],
                  lambda answers: torch.allclose(torch.tensor(numbers(answers[0])), _probs(3, 4).flatten(), atol=1e-4)),
         Property("T = 2 twice must be T = 4 once.",
-                 lambda: [Call(((_logits(3, 4) / 2).softmax(-1), 2.0)), Call((_probs(3, 4), 4.0))], _all_equal),
+                 lambda: [Call(((_logits(3, 4) / 2).softmax(-1), 2.0)), Call((_probs(3, 4), 4.0))], all_equal),
     ),
 )
 
@@ -101,7 +95,7 @@ def stored_loss(student_logits: Tensor, teacher_probs: Tensor, temperature: floa
                  lambda answers: abs(numbers(answers[0])[0]) < 1e-4),
         Property("Adding one number to all logits of the student must change nothing.",
                  lambda: [Call((_logits(4, 5, seed=8) + shift, _probs(4, 5), 2.0)) for shift in (0.0, 5.0)],
-                 _all_equal),
+                 all_equal),
     ),
 )
 
@@ -219,7 +213,7 @@ def share_of_strangers(stored: Tensor, live: Tensor, tolerance: float) -> float:
                  lambda: [Call((_probs(5, 3), _probs(5, 3), 1e-3))], lambda answers: numbers(answers[0]) == [0.0]),
         Property("Shuffling documents and cache together must change nothing.",
                  lambda: [Call((_probs(5, 3, seed=1)[order], _probs(5, 3, seed=2)[order], 0.3))
-                          for order in ([0, 1, 2, 3, 4], [4, 2, 0, 1, 3])], _all_equal),
+                          for order in ([0, 1, 2, 3, 4], [4, 2, 0, 1, 3])], all_equal),
     ),
 )
 

@@ -8,15 +8,11 @@ import torch
 
 from course_lib.exercises.guard import Call
 from course_lib.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.exercises.values import Value, equal, numbers
+from course_lib.exercises.values import Value, all_equal, numbers
 
 
 def _random(*shape: int, seed: int = 7) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -50,7 +46,7 @@ def kept(accuracies: Tensor, teacher: float) -> float:
     properties=(
         Property("The order of the seeds must not matter.",
                  lambda: [Call((values, 80.0)) for values in (torch.tensor([70.0, 74.0, 72.0, 71.0]),
-                                                             torch.tensor([71.0, 72.0, 74.0, 70.0]))], _all_equal),
+                                                             torch.tensor([71.0, 72.0, 74.0, 70.0]))], all_equal),
     ),
 )
 
@@ -215,7 +211,7 @@ def paired_interval(ours: Tensor, baseline: Tensor, t: float) -> Tensor:
     properties=(
         Property("A seed that is lucky for both methods must not change anything.",
                  lambda: [Call((_random(5, seed=1) + luck, _random(5, seed=2) + luck, 2.776))
-                          for luck in (torch.zeros(5), torch.tensor([0.0, 3.0, -2.0, 1.0, 5.0]))], _all_equal),
+                          for luck in (torch.zeros(5), torch.tensor([0.0, 3.0, -2.0, 1.0, 5.0]))], all_equal),
     ),
 )
 
@@ -254,7 +250,7 @@ def times_faster(student: Tensor, teacher: Tensor, warm_up: int) -> Tensor:
     properties=(
         Property("A machine that is busy in some moments slows both runs of a pair; the answer must stay.",
                  lambda: [Call(((1 + _random(9, seed=3)) * busy, (2 + _random(9, seed=4)) * busy, 2))
-                          for busy in (torch.ones(9), 1 + 4 * _random(9, seed=5))], _all_equal),
+                          for busy in (torch.ones(9), 1 + 4 * _random(9, seed=5))], all_equal),
     ),
 )
 

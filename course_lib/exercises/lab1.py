@@ -6,15 +6,11 @@ import torch
 
 from course_lib.exercises.guard import Call
 from course_lib.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.exercises.values import Value, numbers
+from course_lib.exercises.values import near, numbers
 
 
 def _probs(rows: int, words: int, seed: int = 7) -> torch.Tensor:
     return torch.softmax(2 * torch.randn(rows, words, generator=torch.Generator().manual_seed(seed)), dim=-1)
-
-
-def _near(answer: Value, wanted: float, tolerance: float = 1e-4) -> bool:
-    return all(abs(number - wanted) <= tolerance for number in numbers(answer))
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -46,9 +42,9 @@ def share_of_commonest(answers: Tensor, k: int) -> float:
     extremes="A model with a single answer has only one count. Slicing is safe there; topk(k) is not.",
     properties=(
         Property("A model that always gives the same answer must have the share 1.",
-                 lambda: [Call((torch.full((12,), 1010), 4))], lambda answers: _near(answers[0], 1)),
+                 lambda: [Call((torch.full((12,), 1010), 4))], lambda answers: near(answers[0], 1)),
         Property("Ten different answers at ten positions: the commonest four make up 0.4.",
-                 lambda: [Call((torch.arange(10) * 7 + 3, 4))], lambda answers: _near(answers[0], 0.4)),
+                 lambda: [Call((torch.arange(10) * 7 + 3, 4))], lambda answers: near(answers[0], 0.4)),
     ),
 )
 
@@ -86,10 +82,10 @@ def unigram_distance(probs: Tensor, counts: Tensor) -> Tensor:
     properties=(
         Property("A model that gives the corpus shares everywhere must have the distance 0.",
                  lambda: [Call((torch.tensor([[0.5, 0.3, 0.2]] * 4), torch.tensor([50.0, 30.0, 20.0])))],
-                 lambda answers: _near(answers[0], 0, 1e-5)),
+                 lambda answers: near(answers[0], 0, 1e-5)),
         Property("Two distributions without a common word must have the distance 1.",
                  lambda: [Call((torch.tensor([[1.0, 0.0, 0.0]] * 3), torch.tensor([0.0, 4.0, 4.0])))],
-                 lambda answers: _near(answers[0], 1, 1e-5)),
+                 lambda answers: near(answers[0], 1, 1e-5)),
     ),
 )
 
@@ -125,9 +121,9 @@ def plateau_loss(counts: Tensor) -> Tensor:
     extremes="A word that never occurs must not make the loss NaN.",
     properties=(
         Property("Four words, equally frequent: the entropy must be log 4.",
-                 lambda: [Call((torch.tensor([5.0, 5.0, 5.0, 5.0]),))], lambda answers: _near(answers[0], 1.386294)),
+                 lambda: [Call((torch.tensor([5.0, 5.0, 5.0, 5.0]),))], lambda answers: near(answers[0], 1.386294)),
         Property("A corpus of one single word must give 0.",
-                 lambda: [Call((torch.tensor([0.0, 9.0, 0.0]),))], lambda answers: _near(answers[0], 0)),
+                 lambda: [Call((torch.tensor([0.0, 9.0, 0.0]),))], lambda answers: near(answers[0], 0)),
     ),
 )
 

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from course_lib.exercises.guard import Call
 from course_lib.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.exercises.values import Value, equal, numbers
+from course_lib.exercises.values import Value, all_equal, near, numbers
 
 
 def _normal(*shape: int, seed: int = 7, size: float = 2.0) -> torch.Tensor:
     return size * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _near(answer: Value, wanted: float, tolerance: float = 1e-4) -> bool:
-    return all(abs(number - wanted) <= tolerance for number in numbers(answer))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-6) for answer in answers[1:])
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -66,7 +59,7 @@ def teachers_share(student_logits: Tensor, teacher_logits: Tensor, labels: Tenso
     properties=(
         Property("A student that answers as the teacher does must feel no pull from the teacher: share 0.",
                  lambda: [Call((_normal(4, 3), _normal(4, 3), torch.tensor([0, 1, 2, 1]), 2.0, True))],
-                 lambda answers: _near(answers[0], 0)),
+                 lambda answers: near(answers[0], 0)),
         Property("At T = 4, without T^2 the ratio of soft to hard must be 16 times smaller.",
                  lambda: [Call((_normal(4, 3), _normal(4, 3, seed=8), torch.tensor([0, 1, 2, 1]), 4.0, switch))
                           for switch in (True, False)], _falls_to_a_sixteenth),
@@ -105,7 +98,8 @@ def first_adam_step(gradient: Tensor, learning_rate: float, eps: float) -> Tenso
     extremes="A gradient of 0 must give the step 0, and a very small one must not become NaN: add eps AFTER the root.",
     properties=(
         Property("A gradient 16 times as large must give the same step, as long as eps is tiny.",
-                 lambda: [Call((scale * _normal(3, 4), 0.01, 1e-8)) for scale in (1.0, 16.0)], _all_equal),
+                 lambda: [Call((scale * _normal(3, 4), 0.01, 1e-8)) for scale in (1.0, 16.0)],
+                 partial(all_equal, atol=1e-6)),
     ),
 )
 
@@ -218,7 +212,7 @@ def price_of_nothing(teacher_states: Tensor, weight: Tensor, student_width: int,
     properties=(
         Property("A teacher that is constant itself costs nothing, on any side.",
                  lambda: [_constant_teacher(trainable) for trainable in (True, False)],
-                 lambda answers: all(_near(answer, 0) for answer in answers)),
+                 lambda answers: all(near(answer, 0) for answer in answers)),
     ),
 )
 
