@@ -299,7 +299,7 @@ QUIZ = (
         Option("The softmax hides differences: large scores all end near 0 or 1.",
                "An error of 5 in a score can be an error of 0.007 in a probability. The gradient fades with it.", True),
         Option("Probabilities are not differentiable.", "They are. MiniLM and MobileBERT compare probabilities."),
-        Option("Hugging Face models return scores, but no probabilities.",
+        Option("Hugging Face models return scores, but no probabilities, so there is no choice.",
                "The other way round: they return probabilities if asked, and never scores."),
     )),
     QuizItem("The student has 4 layers of width 312. What must be equal on both sides?", (
@@ -326,7 +326,8 @@ QUIZ = (
     )),
     QuizItem("What does the first stage (intermediate layers) need?", (
         Option("Sentences with labels.", "None of its three terms looks at a label."),
-        Option("Sentences and the teacher's logits.", "Logits belong to the prediction stage."),
+        Option("Sentences and the teacher's logits, so that the answers can be compared.",
+               "Logits belong to the prediction stage."),
         Option("Sentences, and a teacher that can be looked into.",
                "It compares embeddings, states and scores. Any text will do, and that is why text can be made.", True),
         Option("The teacher's training set.", "It helps, but new text of the same kind does the same work."),
@@ -343,7 +344,8 @@ QUIZ = (
         Option("Did you use temperature 4?", "The paper uses temperature 1 in its prediction loss."),
         Option("Did you do general distillation first, and augment the text?",
                "Without augmentation the paper itself loses 7.2 points, without general distillation 3.1.", True),
-        Option("Did you keep the projection in the final model?", "It is not needed for predictions, and removed."),
+        Option("Did you keep the projection of the states in the final model too?",
+               "It is not needed for predictions, and removed."),
         Option("Did you divide the loss by the number of layers?", "That changes the size of the loss, not what fits."),
     )),
     QuizItem("Teacher: 12 layers. Student: 4. In the uniform map, which `hidden_states` of the teacher goes with "

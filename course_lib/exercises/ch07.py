@@ -295,14 +295,14 @@ QUIZ = (
     )),
     QuizItem("What is the value relation?", (
         Option("The attention, multiplied by the values.", "That is the output of the layer, not a relation."),
-        Option("The squared distance of the two models' values.",
+        Option("The squared distance of the two models' values, summed over all of the heads.",
                "That would need equal widths. Values of the two models never meet."),
         Option("A softmax over the dot products of the values of all pairs of tokens.",
                "V V^T / sqrt(d), masked, then softmax: a table of probabilities, tokens x tokens.", True),
         Option("The values of the [CLS] token.", "It uses every real token."),
     )),
     QuizItem("Why does the value relation need the mask, although attention already had it?", (
-        Option("It does not: padded values are 0.",
+        Option("It does not: padded values are 0, so that their dot products with all others are 0 too.",
                "They are not. Padded positions have hidden states, so they have values."),
         Option("It is a second softmax, over other scores; the first mask does nothing for it.",
                "V V^T is a new table of scores, and padding must leave it again.", True),
@@ -327,12 +327,14 @@ QUIZ = (
     QuizItem("What does version 2 change?", (
         Option("It compares all layers.", "Still one layer; for a large teacher one below the top."),
         Option("It adds the masked-LM loss.", "Neither version uses it."),
-        Option("It compares queries with queries, keys with keys, values with values, in relation heads cut anew.",
+        Option("It compares queries, keys and values each with their like, in heads cut anew.",
                "So the head counts of the two models may differ.", True),
-        Option("It learns a projection for every head.", "Relations need no projection in either version."),
+        Option("It learns a projection for every head, so that the widths of the two may differ.",
+               "Relations need no projection in either version."),
     )),
     QuizItem("The same sentences get more padding, and the loss stays as it was. Which average was taken?", (
-        Option("The one over all positions.", "That one changes with the padding: it counts padded queries."),
+        Option("The one over all positions, of which every batch has the same number.",
+               "That one changes with the padding: it counts padded queries."),
         Option("Per sentence, or over the real tokens: both ignore padding.",
                "Both divide by real tokens only. They differ when lengths differ.", True),
         Option("The sum over the heads, and nothing else.",
@@ -340,7 +342,8 @@ QUIZ = (
     )),
     QuizItem("A distilled student fine-tunes 1 point better than a fresh one. What else must you show before you write "
              "that relations helped?", (
-        Option("That its training loss is lower.", "A lower training loss does not say why."),
+        Option("That its training loss is lower than that of the fresh student, step for step.",
+               "A lower training loss does not say why."),
         Option("Nothing, one point is enough.", "One point of one seed may be luck."),
         Option("That the student is still small.", "It is, but that does not explain the point."),
         Option("Several seeds, and a baseline that had the same time without a teacher.",

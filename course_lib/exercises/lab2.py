@@ -263,7 +263,7 @@ def _ten_times(one: list[float], ten: list[float]) -> bool:
 
 QUIZ = (
     QuizItem("The soft loss stands alone and T^2 is forgotten. The optimiser is Adam. What do you see at T = 4?", (
-        Option("The student learns 16 times more slowly.",
+        Option("The student learns 16 times more slowly than with the factor.",
                "With plain gradient descent, yes. Adam divides every step by the size of the gradients."),
         Option("Almost nothing: Adam divides the factor away.",
                "Adam's step does not depend on the scale of the whole loss. T^2 matters where TWO losses are added.",
@@ -276,7 +276,8 @@ QUIZ = (
                "The missing factor works like another soft_weight. With T = 20 it would be 400 times.", True),
         Option("The optimum of the soft loss.", "A student that equals its teacher has soft loss 0 with any factor."),
         Option("The teacher's probabilities.", "They are softened as before. Only the weight of the term changed."),
-        Option("The learning rate of the whole model.", "The label's part keeps its size. Only one term shrinks."),
+        Option("The learning rate of the whole model: every step of it is 16 times smaller.",
+               "The label's part keeps its size. Only one term shrinks."),
     )),
     QuizItem("Two codes report the training losses 0.20 and 0.60. Which student is better?", (
         Option("The first one.", "Its loss may simply be multiplied by a smaller factor, or have an easier target."),
@@ -290,9 +291,9 @@ QUIZ = (
         Option("The word table is frozen.", "Tied is not frozen: the table trains, with the gradients of both ways."),
         Option("Student and teacher share one word table.",
                "That would be another mistake: training the student would change its teacher."),
-        Option("The output matrix is the word table: one tensor, used on the way in and on the way out.",
+        Option("The output matrix is the word table: one tensor, used on the way in and out.",
                "One tensor with two uses. Its gradient is the sum of both.", True),
-        Option("The output matrix starts as a copy of the word table.",
+        Option("The output matrix starts as a copy of the word table, and is trained apart from it.",
                "A copy is the same only at the start. Two tensors drift apart, and both must be stored."),
     )),
     QuizItem("A student has an output matrix of its own, copied from the teacher. What is certain?", (
@@ -306,10 +307,11 @@ QUIZ = (
     QuizItem("Why does a fresh masked-LM head answer ',' and 'the' first?", (
         Option("Because commas stand at most of the hidden positions.", "They are common, but far from the majority."),
         Option("Because the tokenizer puts them first.", "Their ids are in the middle of the vocabulary."),
-        Option("Because word frequencies can be learned by a few numbers, without the context.",
-               "A bias is enough for that. It lowers the loss most in the first steps; the context comes later.", True),
-        Option("Because [MASK] is close to ',' in the word table.", "The student answers by its output matrix and "
-               "bias; a fresh matrix knows no neighbours."),
+        Option("Because a few numbers can learn word frequencies, without the context.",
+               "A bias is enough for that. It lowers the loss most in the first steps; the context comes "
+               "later.", True),
+        Option("Because [MASK] is close to ',' and to 'the' in the word table that it starts with.",
+               "The student answers by its output matrix and bias; a fresh matrix knows no neighbours."),
     )),
     QuizItem("The trainable map stands on the teacher's side. Which pair has loss 0?", (
         Option("W = 0 and a student whose states are 0.",
