@@ -7,7 +7,7 @@ Each chapter has one file with
     GRADIENTS    its gradient, by the formula
     MISTAKES     what a learner in a hurry writes, by the name of the mistake
 
-What a good learner writes stands in `course_lib/exercises/reference/`, because `solution()` shows it.
+What a good learner writes stands in `course_lib/notebook/exercises/reference/`, because `solution()` shows it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import torch
 
-from course_lib.exercises.reference.ch00 import mask_tokens, wordpiece
+from course_lib.notebook.exercises.reference.ch00 import mask_tokens, wordpiece
 from solutions import case
 
 VOCABULARY = {"a", "d", "di", "dis", "distil", "##l", "##lation", "##la", "##tion", "##ti", "##on", "stu", "student",

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercises.reference.ch01 import soft_loss, softened, token_loss, whole_loss
+from course_lib.notebook.exercises.reference.ch01 import soft_loss, softened, token_loss, whole_loss
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercises.reference.ch02 import distilled_loss, ngrams, sentence_vectors, which_rule
+from course_lib.notebook.exercises.reference.ch02 import distilled_loss, ngrams, sentence_vectors, which_rule
 from solutions import case
 
 IGNORED = -100

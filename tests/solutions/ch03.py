@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercises.reference.ch03 import (
+from course_lib.notebook.exercises.reference.ch03 import (
     cosine_gradient,
     cosine_loss,
     encoder_size,

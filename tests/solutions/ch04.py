@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercises.reference.ch04 import matched_cls, patience, patience_gradient, skip_map
+from course_lib.notebook.exercises.reference.ch04 import matched_cls, patience, patience_gradient, skip_map
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------

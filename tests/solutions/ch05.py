@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from course_lib.exercises.reference.ch05 import attention_loss, hidden_loss, scores_of
+from course_lib.notebook.exercises.reference.ch05 import attention_loss, hidden_loss, scores_of
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercises.reference.ch06 import (
+from course_lib.notebook.exercises.reference.ch06 import (
     attention_loss,
     attention_loss_of_probs,
     block_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from course_lib.exercises.reference.ch07 import masked, relation_loss, scaled, three_averages
+from course_lib.notebook.exercises.reference.ch07 import masked, relation_loss, scaled, three_averages
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------

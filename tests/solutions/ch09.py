@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercises.reference.ch09 import cut, resoften, rows_by_key, share_of_strangers
+from course_lib.notebook.exercises.reference.ch09 import cut, resoften, rows_by_key, share_of_strangers
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------

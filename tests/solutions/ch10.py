@@ -8,7 +8,7 @@ import statistics
 import numpy as np
 import torch
 
-from course_lib.exercises.reference.ch10 import paired_interval, pareto_front, times_faster
+from course_lib.notebook.exercises.reference.ch10 import paired_interval, pareto_front, times_faster
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------

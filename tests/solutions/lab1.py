@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercises.reference.lab1 import escaped_at, masked_soft_loss
+from course_lib.notebook.exercises.reference.lab1 import escaped_at, masked_soft_loss
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercises.reference.lab2 import growth
+from course_lib.notebook.exercises.reference.lab2 import growth
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
