@@ -177,6 +177,7 @@ QUIZ = (
 POLL = Poll(
     "The teacher sees: \"The capital of France is [MASK].\" How sure will it be of its first guess?",
     ("Less than 10 %.", "Between 10 % and 50 %.", "More than 50 %."),
+    later="“Your prediction, looked at again”, below, shows it beside the teacher's answer.",
 )
 
 CHAPTER = Chapter("ch00", "Start here", (WORDPIECE, MASKING, ATTENTION), QUIZ, POLL)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from course_lib.notebook.exercises.guard import Call
-from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
+from course_lib.notebook.exercises.questions import Chapter, Forecast, Option, Poll, Property, Question, QuizItem
 from course_lib.notebook.exercises.values import Value, all_equal, numbers
 
 
@@ -256,6 +259,28 @@ def which_rule(masked: float, replaced: float, p_mask: float, p_pos: float) -> s
 
 # --- q6 ---------------------------------------------------------------------------------------------------------------
 
+STEPS, RATE = 200, 0.1
+
+
+def _steps_until_agreed(gradient: Callable[[Tensor, Tensor], Tensor]) -> tuple[int | None, list[float]]:
+    """Gradient descent from a student that is sure and wrong: after how many steps it agrees, and its last logits."""
+    student, teacher, agreed = torch.tensor([[6.0, -6.0]]), torch.tensor([[-4.0, 4.0]]), None
+    for step in range(1, STEPS + 1):
+        student = student - RATE * gradient(student, teacher)
+        if agreed is None and student.argmax() == teacher.argmax():
+            agreed = step
+    return agreed, student.flatten().tolist()
+
+
+def _both_losses(probability_gradient: Callable[[Tensor, Tensor], Tensor]) -> tuple[str, str]:
+    by_logits, _ = _steps_until_agreed(lambda student, teacher: 2 * (student - teacher) / len(student))
+    mine, last = _steps_until_agreed(probability_gradient)
+    letter = "c" if mine is None else "b" if mine > by_logits else "a"
+    where = "still does not agree" if mine is None else f"agrees after {mine}"
+    return letter, (f"On raw logits the student agrees after {by_logits} steps; with your gradient it {where}. After "
+                    f"{STEPS} steps its logits are {last[0]:.2f} and {last[1]:.2f}.")
+
+
 GRADIENT = Question(
     name="ch02.q6",
     title="Why not probabilities? The gradient, by hand",
@@ -272,6 +297,15 @@ def probability_gradient(student_logits: Tensor, teacher_logits: Tensor) -> Tens
     """
     raise NotImplementedError("ch02.q6")
 ''',
+    forecast=Forecast(
+        "A student is sure and wrong: its logits are 6 and -6, the teacher's are -4 and 4. It takes 200 steps of "
+        "gradient descent at the rate 0.1, once on the squared distance of the logits, once on that of the "
+        "probabilities. When does it give the teacher's answer?",
+        ("At about the same step with both losses: both are 0 only where the two agree.",
+         "Later on probabilities, but within the 200 steps.",
+         "On probabilities not at all: it hardly moves."),
+        experiment=_both_losses,
+    ),
     hints=("First the gradient for q: 2 * (q - p). Then through the softmax. Its rule: a gradient g for q becomes "
            "q * (g - s) for the logits, where s is the sum over classes of q * g.",
            "g = 2 * (q - p); s = (q * g).sum(dim=-1, keepdim=True); q * (g - s), divided by the batch."),
