@@ -264,10 +264,10 @@ QUIZ = (
         Option("Only if the student is trained at T = 1.", "Both sides get the same T, as with a live teacher."),
     )),
     QuizItem("The 64 largest of 30,522 probabilities at T = 1 are stored, and their rest. May the loss use T = 4?", (
-        Option("Yes, with the same trick as for 11 classes: divide the logarithms.",
-               "The rest is a sum of 30,458 probabilities. What each of them becomes at T = 4 cannot be known."),
         Option("No: the temperature must act before the cut.",
                "Such a cache has the temperature it was made with, and refuses any other.", True),
+        Option("Yes, with the same trick as for 11 classes: divide the logarithms.",
+               "The rest is a sum of 30,458 probabilities. What each of them becomes at T = 4 cannot be known."),
         Option("Yes, because the rest is tiny.", "At T = 1, perhaps. At T = 4 the rest can be most of the mass."),
         Option("No, because top-k is only for reading.", "It works well in a loss, at its own temperature."),
     )),
@@ -307,9 +307,9 @@ QUIZ = (
         Option("Distillation failed.", "The student may still be better, smaller or faster. Say which, with numbers."),
         Option("Nothing: a baseline without a neural network does not belong in the table.",
                "It belongs there. It is the cheapest thing that a product could use."),
+        Option("The better of the two.", "The other row is the reason to believe it."),
         Option("Both rows, with intervals, and what each costs.",
                "The reader can then decide. A teacher's gain over word counts is the room that a student has.", True),
-        Option("The better of the two.", "The other row is the reason to believe it."),
     )),
     QuizItem("Masks of a masked LM are drawn anew for every batch. Can the teacher's answers be cached?", (
         Option("Yes, one distribution per text, whichever words are hidden in it.",
