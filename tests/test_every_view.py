@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from view_pages import HOSTS, assert_fits, assert_readable, drawn, page_of, show_on_a_phone
 
-from course_lib import views
+from course_lib.notebook import views
 
 # view -> the file with its own tests, whose examples() are shown here
 FILES = {"attention": "test_attention_view", "augmentation": "test_augmentation_view",

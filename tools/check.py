@@ -45,7 +45,7 @@ def stages(everything: bool) -> dict[str, list[str]]:
         return ["-m", marks] if marks else []
 
     lane = {
-        "assets": [PYTHON, "-m", "course_lib.assets"],
+        "assets": [PYTHON, "-m", "course_lib.material.assets"],
         "lint": [PYTHON, "-m", "ruff", "check", "."],
         "pairs": [PYTHON, "tools/notebooks.py", "check"],
         "notebooks": [*PYTEST, *chapters(everything), *NBVAL, *SPREAD],
