@@ -47,6 +47,7 @@ def stages(everything: bool) -> dict[str, list[str]]:
     lane = {
         "assets": [PYTHON, "-m", "course_lib.material.assets"],
         "lint": [PYTHON, "-m", "ruff", "check", "."],
+        "house": [str(Path(PYTHON).with_name("lint-imports")), "--no-cache"],
         "pairs": [PYTHON, "tools/notebooks.py", "check"],
         "notebooks": [*PYTEST, *chapters(everything), *NBVAL, *SPREAD],
         "book": [PYTHON, "tools/book.py"],
