@@ -325,5 +325,5 @@ def test_a_mistyped_stage_is_refused_with_the_stages_of_the_lane(capsys) -> None
 def test_files_that_go_first_exist() -> None:
     assert not [name for name in conftest.LONGEST if not (ROOT / "tests" / name).is_file()]
     stems = [path.stem for path in check.notebooks.sources([])]
-    for name in (*check.LONGEST, check.ALWAYS):
+    for name in (*check.notebooks.LONGEST, check.ALWAYS):
         assert [stem for stem in stems if stem.startswith(name)], name

@@ -34,7 +34,6 @@ SPREAD = ["-n", WORKERS, "--dist", "loadfile", "--no-loadscope-reorder"]
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=600"]
 
 ALWAYS = "ch00"  # this chapter runs in the short lane even when nothing changed: kernels, assets and comparison work
-LONGEST = ("ch05", "ch03", "ch06", "ch08")  # chapters, by their seconds
 ASIDE = {"book"}  # keeps one core busy, so it runs beside the first stages and is waited for in its place
 
 
@@ -64,9 +63,7 @@ def chapters(everything: bool) -> list[str]:
     """The notebooks to run, the longest first: all, or those that are older than what they depend on, and one more."""
     found = [path for path in notebooks.sources([])
              if everything or path.stem.startswith(ALWAYS) or notebooks.why_stale(path)]
-    order = {name: place for place, name in enumerate(LONGEST)}
-    found.sort(key=lambda path: order.get(path.stem.partition("_")[0], len(order)))
-    return [path.with_suffix(".ipynb").relative_to(ROOT).as_posix() for path in found]
+    return [path.with_suffix(".ipynb").relative_to(ROOT).as_posix() for path in notebooks.longest_first(found)]
 
 
 @dataclass

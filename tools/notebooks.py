@@ -17,8 +17,9 @@ import re
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -29,11 +30,13 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from course_lib.notebook import NO_BARS
+from course_lib.notebook import UNWATCHED
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
 FORMAT = "md:myst"
+
+LONGEST = ("ch05", "ch01", "ch03", "ch06", "ch08")  # chapters, by their seconds
 
 MIN_COMPARED = 5
 MEDIAN_LINES, LONG_LINES, LONG_SHARE = 8, 25, 0.10
@@ -76,6 +79,12 @@ def sources(names: list[str]) -> list[Path]:
     return [path for path in found if not names or any(path.name.startswith(name) for name in names)]
 
 
+def longest_first(paths: list[Path]) -> list[Path]:
+    """The order for several workers: whoever gets a long chapter last works alone at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    return sorted(paths, key=lambda path: places.get(path.stem.partition("_")[0], len(places)))
+
+
 def read_source(path: Path) -> NotebookNode:
     """Read the text as a notebook without outputs, with cell ids made from the content."""
     notebook = jupytext.read(path, fmt=FORMAT)
@@ -95,7 +104,7 @@ def execute(notebook: NotebookNode, folder: Path = FOLDER) -> NotebookNode:
         return notebook
     from nbclient import NotebookClient
 
-    os.environ.update(NO_BARS)
+    os.environ.update(UNWATCHED)
     # Another front end on this machine may have chosen a backend; chapters draw inline.
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=True,
@@ -118,8 +127,10 @@ def tell_slow_cells(notebook: NotebookNode, count: int = 3) -> None:
             "iopub.execute_input", "shell.execute_reply"))
         return (ended - began).total_seconds()
 
-    for cell in sorted((c for c in notebook.cells if c.cell_type == "code"), key=seconds, reverse=True)[:count]:
-        print(f"    {seconds(cell):5.1f} s  {cell.source.strip().splitlines()[-1][:90]}")
+    slowest = sorted((c for c in notebook.cells if c.cell_type == "code"), key=seconds, reverse=True)[:count]
+    title = next((c.source.splitlines()[0] for c in notebook.cells if c.source.startswith("# ")), "slowest cells")
+    print("\n".join([title, *(f"    {seconds(cell):5.1f} s  {cell.source.strip().splitlines()[-1][:90]}"
+                             for cell in slowest)]), flush=True)  # in one piece: another chapter speaks too
 
 
 def canonical_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
@@ -309,24 +320,29 @@ def _lint_outputs(cell: NotebookNode) -> list[str]:
 
 
 def build(names: list[str], everything: bool) -> int:
-    failed = 0
-    for path in sources(names):
-        reason = why_stale(path)
-        if not (reason or everything or names):
-            print(f"{path.stem}: up to date")
-            continue
-        print(f"{path.stem}: running ({reason or 'asked for'}) ...", flush=True)
-        started, before = time.monotonic(), fingerprint(path)
-        try:
-            notebook = execute(read_source(path))
-        except Exception as error:  # one broken chapter must not keep the others from being built
-            failed += 1
-            print(f"{path.stem}: NOT written\n{error}", file=sys.stderr)
-            continue
-        notebook.metadata["course"] = before
-        write(notebook, path.with_suffix(".ipynb"))
-        print(f"{path.stem}: written after {time.monotonic() - started:.0f} s")
-    return 1 if failed else 0
+    """Run chapters side by side, one on each core (four at most). Returns 1 if one of them was not written."""
+    with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
+        written = list(pool.map(partial(build_one, asked=everything or bool(names)), longest_first(sources(names))))
+    return 0 if all(written) else 1
+
+
+def build_one(path: Path, asked: bool) -> bool:
+    """Run one chapter if it is stale or asked for. False: it could not be written."""
+    reason = why_stale(path)
+    if not (reason or asked):
+        print(f"{path.stem}: up to date")
+        return True
+    print(f"{path.stem}: running ({reason or 'asked for'}) ...", flush=True)
+    started, before = time.monotonic(), fingerprint(path)
+    try:
+        notebook = execute(read_source(path))
+    except Exception as error:  # one broken chapter must not keep the others from being built
+        print(f"{path.stem}: NOT written\n{error}", file=sys.stderr)
+        return False
+    notebook.metadata["course"] = before
+    write(notebook, path.with_suffix(".ipynb"))
+    print(f"{path.stem}: written after {time.monotonic() - started:.0f} s", flush=True)
+    return True
 
 
 def write(notebook: NotebookNode, target: Path) -> None:
