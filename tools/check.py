@@ -54,7 +54,7 @@ def stages(everything: bool) -> dict[str, list[str]]:
         "browser": [*PYTEST, "tests", *marked("browser"), *SPREAD],
         # By itself: grading a class uses all cores already.
         "class": [*PYTEST, "tests/test_classroom.py", *marked()],
-        "mistakes": [PYTHON, "tools/mutants.py"],
+        "mistakes": [PYTHON, "tools/mistakes.py"],
     }
     return lane if everything else {name: command for name, command in lane.items() if name != "mistakes"}
 
