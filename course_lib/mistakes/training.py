@@ -13,8 +13,7 @@ from course_lib.mistakes import tiny
 from course_lib.mistakes.patching import Edit, Mutant
 from course_lib.shared import batches, measures, starts, students, training
 
-BATCHES = "course_lib.shared.batches"
-DATA = "course_lib.material.data"
+DATA, BATCHES = "course_lib.material.data", "course_lib.shared.batches"
 TRAINING = "course_lib.shared.training"
 THESEUS = "course_lib.methods.theseus"
 AUGMENTATION = "course_lib.methods.tinybert_augmentation"
