@@ -267,7 +267,7 @@ MUTANTS = (
         "evaluated_with_dropout", "ch00",
         "The student is measured in train mode.",
         "Two measurements of one student differ, and both are too low.",
-        (Edit("course_lib.shared.measures:evaluating.__enter__", "module.training = False", "module.training = True"),),
+        (Edit("course_lib.shared.students:evaluating.__enter__", "module.training = False", "module.training = True"),),
         ("tests/test_measures.py",), "difference of two looks at one student",
         accuracy_of_two_looks_at_a_student_with_dropout),
     Mutant(
