@@ -226,7 +226,7 @@ def test_two_chapters_run_at_a_time_and_a_broken_one_does_not_stop_the_other(mon
 
     for name, code in (("ch01_whole", "1 / 1"), ("ch02_broken", "1 / 0")):
         (tmp_path / f"{name}.md").write_text(source(code))
-    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    monkeypatch.setattr(chapter_files, "FOLDER", tmp_path)
     monkeypatch.setattr(notebooks, "execute", execute)
     monkeypatch.setattr(notebooks.os, "cpu_count", lambda: 2)
     assert notebooks.build([], everything=False) == 1
@@ -501,7 +501,7 @@ def test_what_a_real_chapter_depends_on() -> None:
     parts = chapter_files.fingerprint(chapter_files.FOLDER / "ch01_hinton.md")
     assert {"course_lib/methods/hinton.py", "course_lib/notebook/shared.css", "course_lib/experiments/sentences.py",
             "course_lib/notebook/views/temperature.js", "course_lib/notebook/exercises/ch01.py",
-            "course_lib/notebook/exercises/quiz.js", "data/results/ch01.json", "data/assets.toml",
+            "course_lib/notebook/exercises/forms.js", "data/results/ch01.json", "data/assets.toml",
             "data/teachers/sentiment/card.json"} <= set(parts)
     others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/minilm",
               "course_lib/notebook/exercises/ch02", "course_lib/notebook/views/pareto", "data/results/ch02",
