@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import re
 import subprocess
@@ -109,7 +108,7 @@ def test_two_mistakes_in_one_line_are_refused_and_the_first_one_stays():
 def test_an_edit_that_no_longer_fits_changes_nothing():
     where = "course_lib.methods.hinton:soft_target_loss"
     code = soft_target_loss.__code__
-    edits = (Edit(where, "return loss * temperature**2", "return loss * 0 * temperature**2"),
+    edits = (Edit(where, "loss / temperature**2", "loss * 0 / temperature**2"),
              Edit("course_lib.methods.hinton:hard_loss", "a line that is not there", ""))
     with pytest.raises(ValueError, match="the library changed"), edited(edits):
         pass
@@ -143,14 +142,6 @@ def test_importing_the_catalogue_changes_nothing():
     for where in {where for found in MUTANTS.values() for where in found.patches}:
         function = function_at(where)
         assert function.__code__ == _compiled(function, []), where
-
-
-def test_the_library_itself_never_uses_mutants():
-    for path in [*ROOT.glob("course_lib/*.py"), *ROOT.glob("course_lib/methods/*.py")]:
-        imported = [name for node in ast.walk(ast.parse(path.read_text("utf-8")))
-                    if isinstance(node, ast.Import | ast.ImportFrom)
-                    for name in (getattr(node, "module", "") or "", *(alias.name for alias in node.names))]
-        assert not any("mutants" in name for name in imported), path
 
 
 # ------------------------------------------------------------------------------------------ the runner

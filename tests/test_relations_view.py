@@ -52,8 +52,8 @@ def test_the_mean_over_heads_is_the_loss_of_the_library():
     found = {kind: relation_numbers(relation_scores(teacher)[kind], relation_scores(student)[kind],
                                     one["attention_mask"][0])["kl"].mean() for kind in KINDS}
     mask, (t, s) = one["attention_mask"], (3, 2)
-    v1 = {"qk": minilm.attention_transfer(student.queries[s], student.keys[s], teacher.queries[t], teacher.keys[t],
-                                          mask),
+    v1 = {"qk": minilm.attention_relation_transfer(student.queries[s], student.keys[s], teacher.queries[t],
+                                                   teacher.keys[t], mask),
           "vv": minilm.value_relation_transfer(student.values[s], teacher.values[t], mask)}
     v2 = {kind: minilm.relation_transfer(probes.merge_heads(mine[s]), probes.merge_heads(theirs[t]), mask,
                                          relation_heads=3)

@@ -309,11 +309,11 @@ def test_the_short_lane_leaves_out_what_is_slow_and_the_long_one_nothing(monkeyp
 
 def test_a_chapter_runs_in_the_short_lane_when_something_under_it_changed(monkeypatch) -> None:
     changed = {"ch07_minilm": "course_lib/methods/minilm.py changed", "ch05_tinybert": "chapter changed"}
-    monkeypatch.setattr(check.notebooks, "why_stale", lambda path: changed.get(path.stem, ""))
+    monkeypatch.setattr(check.chapter_files, "why_stale", lambda path: changed.get(path.stem, ""))
     names = [Path(name).name.partition("_")[0] for name in check.chapters(everything=False)]
     assert names == ["ch05", check.ALWAYS, "ch07"]  # the longest first
     every = check.chapters(everything=True)
-    assert sorted(every) == sorted(f"notebooks/{path.stem}.ipynb" for path in check.notebooks.sources([]))
+    assert sorted(every) == sorted(f"notebooks/{path.stem}.ipynb" for path in check.chapter_files.sources([]))
 
 
 def test_a_mistyped_stage_is_refused_with_the_stages_of_the_lane(capsys) -> None:
@@ -324,6 +324,6 @@ def test_a_mistyped_stage_is_refused_with_the_stages_of_the_lane(capsys) -> None
 
 def test_files_that_go_first_exist() -> None:
     assert not [name for name in conftest.LONGEST if not (ROOT / "tests" / name).is_file()]
-    stems = [path.stem for path in check.notebooks.sources([])]
-    for name in (*check.notebooks.LONGEST, check.ALWAYS):
+    stems = [path.stem for path in check.chapter_files.sources([])]
+    for name in (*check.chapter_files.LONGEST, check.ALWAYS):
         assert [stem for stem in stems if stem.startswith(name)], name

@@ -22,7 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import notebooks
+import chapter_files
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
@@ -62,9 +62,9 @@ def stages(everything: bool) -> dict[str, list[str]]:
 
 def chapters(everything: bool) -> list[str]:
     """The notebooks to run, the longest first: all, or those that are older than what they depend on, and one more."""
-    found = [path for path in notebooks.sources([])
-             if everything or path.stem.startswith(ALWAYS) or notebooks.why_stale(path)]
-    return [path.with_suffix(".ipynb").relative_to(ROOT).as_posix() for path in notebooks.longest_first(found)]
+    found = [path for path in chapter_files.sources([])
+             if everything or path.stem.startswith(ALWAYS) or chapter_files.why_stale(path)]
+    return [path.with_suffix(".ipynb").relative_to(ROOT).as_posix() for path in chapter_files.longest_first(found)]
 
 
 @dataclass

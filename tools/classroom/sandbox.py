@@ -28,13 +28,14 @@ LIBRARY = Path(course_lib.__file__).parent
 KERNEL = "course-sandbox"
 LIMITS = {"memory_gb": 6, "processes": 64, "cpu_seconds": 150, "file_mb": 50}
 # The library's own solutions. The exercises ask to write them, so a submission that calls them finds nothing.
-HIDDEN = ("methods", "mistakes", "experiments", "_data")
+HIDDEN = ("methods", "mistakes", "experiments", "_data", "notebook/exercises/reference")
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf",
           "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime", "/opt/conda/lib")
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "IPYTHONDIR": "/tmp/ipython",
                "MPLCONFIGDIR": "/tmp/matplotlib", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
                "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONDONTWRITEBYTECODE": "1",
                "COURSE_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "COURSE_PROGRESS_FILE": "off",
+               "COURSE_SOLUTIONS": "off",
                "CUDA_VISIBLE_DEVICES": ""}
 
 

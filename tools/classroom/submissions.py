@@ -22,7 +22,8 @@ from course_lib.notebook.exercises.questions import Chapter, Question, chapter
 MOST_BYTES = 200_000_000
 MOST_SOURCE = 1_000_000  # characters of code; an honest notebook has a few thousand
 # What the check calls are made of: they show something to the learner and define nothing.
-SHOWN = {"check", "hint", "quiz", "answer", "predict", "recall", "progress", "export_answers", "start", "find_spec"}
+SHOWN = {"check", "hint", "solution", "quiz", "answer", "predict", "recall", "progress", "export_answers", "start",
+         "find_spec"}
 
 
 class NotAnAnswerError(Exception):
