@@ -1,9 +1,7 @@
 """The other half of every notebook's first cell.
 
-The cell itself is the same in all chapters. Its first line makes sure that `course_lib` is installed (on Colab it is
-not); its second line calls `start()`:
-
-    from course_lib.notebook import start; start()
+The cell itself is the same in all chapters: it imports `start` and calls it, and where `course_lib` is not installed
+(as on Colab) it installs it, or says how.
 
 Two environment variables choose how a chapter runs: COURSE_TIER=fast (default; 90 seconds on two cores) or full
 (more seeds and steps, the book's numbers), and COURSE_THREADS (default 2).

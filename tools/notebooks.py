@@ -41,27 +41,31 @@ MEDIAN_LINES, LONG_LINES, LONG_SHARE = 8, 25, 0.10
 METADATA = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
             "language_info": {"name": "python"}}
 NOT_COMPARED = {"nbval-ignore-output", "nbval-skip"}
+COLUMNS = 80  # of code; a page of the book shows as many on a laptop, and JupyterLab beside its file list
+PLUMBING = {"hide-input", "hide-cell", "remove-input", "remove-cell"}  # MyST-NB's words
+START = "from course_lib.notebook import start"
 
 
 # --- The setup cell ------------------------------------------------------------------------------------------------
 
 
 def setup_cell(root: Path = ROOT) -> str:
-    """The first code cell of every notebook. The address comes from [project.urls] Repository in pyproject.toml."""
+    """The first code cell of every notebook: it starts the course, and without the library it knows the way to it.
+
+    With an address ([project.urls] Repository in pyproject.toml) it installs from there. Without one it can only say
+    what to do; a SystemExit shows its text alone, no traceback.
+    """
     address = badges.address(root)
-    if address:
-        way = f'or get_ipython().run_line_magic("pip", "install -q git+{address}")'
-    else:
-        way = (', "course_lib is not installed here: run `make wheel` in the course folder, upload the file from dist/ '
-               'and run %pip install on it."')
-    found = 'find_spec("course_lib")'
-    line = f"{found} {way}" if address else f"assert {found}{way}"
-    return (f"from importlib.util import find_spec; {line}\n"
-            "from course_lib.notebook import start; start()")
+    install = [f"    %pip install -q git+{address}", f"    {START}"] if address else [
+        '    raise SystemExit("""The course is not installed here. In Colab: click on the',
+        "folder icon at the left, upload course_lib-*.whl, and run in a new code cell",
+        "this line: %pip install course_lib-*.whl",
+        'Then run this cell again.""")']
+    return "\n".join([f"try: {START}", "except ImportError:", *install, "start()"])
 
 
 def is_setup(cell: NotebookNode) -> bool:
-    return cell.cell_type == "code" and "from course_lib.notebook import start" in cell.source
+    return cell.cell_type == "code" and START in cell.source
 
 
 # --- From text to executed notebook --------------------------------------------------------------------------------
@@ -77,13 +81,18 @@ def sources(names: list[str]) -> list[Path]:
 
 
 def read_source(path: Path) -> NotebookNode:
-    """Read the text as a notebook without outputs, with cell ids made from the content."""
+    """Read the text as a notebook without outputs, with cell ids made from the content.
+
+    A cell whose code the book hides behind a click is folded in JupyterLab too.
+    """
     notebook = jupytext.read(path, fmt=FORMAT)
     seen: dict[str, int] = {}
     for cell in notebook.cells:
         digest = "setup" if is_setup(cell) else hashlib.sha256(cell.source.encode()).hexdigest()[:8]
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        if PLUMBING & set(cell.metadata.get("tags", [])):
+            cell.metadata["jupyter"] = nbformat.from_dict({"source_hidden": True})
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
@@ -270,6 +279,23 @@ def lint(notebook: NotebookNode, setup: str) -> list[str]:
     return problems
 
 
+def lint_columns(notebook: NotebookNode) -> list[str]:
+    """Lines of code that are cut off beside a page's margin, one sentence each."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [f"code cell {number}: {len(line)} columns, {COLUMNS} are the most: {line.strip()[:40]} ..."
+            for number, cell in enumerate(code) for line in cell.source.splitlines() if len(line) > COLUMNS]
+
+
+def lint_plumbing(notebook: NotebookNode) -> list[str]:
+    """Code that carries a page and teaches nothing, but is not folded: one sentence each."""
+    problems = []
+    for number, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
+        carries = is_setup(cell) or "plots.picture(" in cell.source
+        if carries and not PLUMBING & set(cell.metadata.get("tags", [])):
+            problems.append(f"code cell {number}: plumbing that is not folded; give it the tag hide-input")
+    return problems
+
+
 def _lint_size(code: list[NotebookNode]) -> list[str]:
     lines = [len(cell.source.splitlines()) for cell in code if not is_setup(cell)] or [0]
     problems = []
@@ -340,6 +366,8 @@ def write(notebook: NotebookNode, target: Path) -> None:
 def check() -> int:
     problems, setup = contents.out_of_date() + badges.out_of_date(), setup_cell()
     for path in sources([]):
+        source = read_source(path)
+        problems += [f"{path.stem}: {problem}" for problem in lint_columns(source) + lint_plumbing(source)]
         difference = drift(path)
         if difference:
             problems.append(f"{path.stem}: {difference}")
