@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from multiprocessing import get_context
 from types import ModuleType
 
@@ -32,8 +32,9 @@ import transformers
 
 from course_lib import experiments
 from course_lib.assets import DATA
-from course_lib.measures import Difference, Interval, mean_and_interval, paired_difference
+from course_lib.measures import mean_and_interval, paired_difference
 from course_lib.training import write_atomically
+from course_lib.views.results import Line, Verdicts
 
 
 def _modules() -> dict[str, str]:
@@ -162,30 +163,14 @@ def values(name: str, arm: str, number: str) -> list[float]:
     return [run[number] for run in runs]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One arm of an experiment: the mean over seeds with its interval, and the difference to the baseline."""
-
-    arm: str
-    measured: Interval
-    gain: Difference | None  # None for the baseline itself
-
-    def __str__(self) -> str:
-        m, text = self.measured, "the baseline"
-        if self.gain:
-            g = self.gain.interval
-            text = f"gain {g.mean:+.2f} [{g.low:+.2f}, {g.high:+.2f}]: {self.gain.verdict}"
-        return f"{self.arm:30s} {m.mean:6.2f} [{m.low:.2f}, {m.high:.2f}]  {text}"
-
-
-def summary(name: str, number: str, baseline: str, arms: list[str] | None = None) -> list[Line]:
-    """Every arm's mean and 95 % interval, and its paired difference to `baseline` (same seeds)."""
+def summary(name: str, number: str, baseline: str, arms: list[str] | None = None) -> Verdicts:
+    """Every arm's mean and 95 % interval, and its paired difference to `baseline` (same seeds), as a table of lines."""
     base = values(name, baseline, number)
     lines = []
     for arm in arms or load(name)["arms"]:
         ours = values(name, arm, number)
         lines.append(Line(arm, mean_and_interval(ours), None if arm == baseline else paired_difference(ours, base)))
-    return lines
+    return Verdicts(tuple(lines), number.replace("_", " "), baseline)
 
 
 def leader(name: str, options: dict[str, str], otherwise: str, number: str = "accuracy", *,

@@ -58,7 +58,7 @@ def readable(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """The numbers behind a picture: a caption, a head and rows of text (numbers already written with fixed digits)."""
 
@@ -75,6 +75,16 @@ class Table:
             body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
         return (f'<table class="cv-table"><caption>{escape(self.caption)}</caption>'
                 f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+    def _repr_html_(self) -> str:
+        from course_lib.views.results import shown
+
+        return shown(self)
+
+    def __repr__(self) -> str:
+        from course_lib.views.results import table_text
+
+        return table_text([self.head, *self.rows])
 
 
 @dataclass(frozen=True)
