@@ -24,7 +24,7 @@ WORKERS = str(max(1, min(4, os.cpu_count() or 1)))
 PYTEST = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-r", "fEs"]
 
 STAGES: dict[str, list[str]] = {
-    "assets": [PYTHON, "-m", "course_lib.assets"],
+    "assets": [PYTHON, "-m", "course_lib.material.assets"],
     "lint": [PYTHON, "-m", "ruff", "check", "."],
     "pairs": [PYTHON, "tools/notebooks.py", "check"],
     "tests": [*PYTEST, "tests", "-m", "not browser", "-n", WORKERS, "--dist", "loadfile",
