@@ -68,6 +68,11 @@ def is_setup(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and START in cell.source
 
 
+def is_plumbing(cell: NotebookNode) -> bool:
+    """Whether the book and JupyterLab fold the code of this cell."""
+    return bool(PLUMBING & set(cell.metadata.get("tags", [])))
+
+
 # --- From text to executed notebook --------------------------------------------------------------------------------
 
 
@@ -91,7 +96,7 @@ def read_source(path: Path) -> NotebookNode:
         digest = "setup" if is_setup(cell) else hashlib.sha256(cell.source.encode()).hexdigest()[:8]
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
-        if PLUMBING & set(cell.metadata.get("tags", [])):
+        if is_plumbing(cell):
             cell.metadata["jupyter"] = nbformat.from_dict({"source_hidden": True})
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -291,13 +296,13 @@ def lint_plumbing(notebook: NotebookNode) -> list[str]:
     problems = []
     for number, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
         carries = is_setup(cell) or "plots.picture(" in cell.source
-        if carries and not PLUMBING & set(cell.metadata.get("tags", [])):
+        if carries and not is_plumbing(cell):
             problems.append(f"code cell {number}: plumbing that is not folded; give it the tag hide-input")
     return problems
 
 
 def _lint_size(code: list[NotebookNode]) -> list[str]:
-    lines = [len(cell.source.splitlines()) for cell in code if not is_setup(cell)] or [0]
+    lines = [len(cell.source.splitlines()) for cell in code if not is_plumbing(cell)] or [0]
     problems = []
     if statistics.median(lines) > MEDIAN_LINES:
         problems.append(f"the median code cell has {statistics.median(lines):g} lines; {MEDIAN_LINES} are the most")
