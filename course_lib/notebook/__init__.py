@@ -22,7 +22,8 @@ SEED = 0
 THREADS = 2
 
 # Libraries read these when they are imported.
-HUSH = {"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+HUSH = {"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}  # "Map", "Saving the dataset": nobody here asked for them
 # For runs that nobody watches (building and testing notebooks): a stored progress bar would differ from run to run.
 NO_BARS = {"TQDM_DISABLE": "1", "COURSE_PROGRESS": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
