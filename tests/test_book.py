@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import badges  # noqa: E402
+import chapter_files  # noqa: E402
 import print_book  # noqa: E402
 
 import book  # noqa: E402
-import notebooks  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
@@ -151,7 +151,7 @@ def test_with_an_address_the_built_page_has_launch_buttons_and_asks_nobody(monke
     (source / "index.md").write_text("# Small\n")
     (source / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- file: notebooks/ch01_a\n")
     cell = nbformat.v4.new_markdown_cell("# A")
-    page = nbformat.v4.new_notebook(cells=[cell], metadata=notebooks.METADATA)
+    page = nbformat.v4.new_notebook(cells=[cell], metadata=chapter_files.METADATA)
     nbformat.write(page, source / "notebooks" / "ch01_a.ipynb")
     monkeypatch.setattr(badges, "address", lambda root: "https://github.com/someone/distil")
     settings = badges.config(yaml.safe_load((ROOT / "book" / "_config.yml").read_text("utf-8")))

@@ -212,7 +212,7 @@ def test_a_step_shows_the_last_look_up_to_there():
 
 
 def test_a_missing_run_names_the_command():
-    with pytest.raises(ValueError, match=r"untied.*course_lib\.results lab2"):
+    with pytest.raises(ValueError, match=r"untied.*course_lib\.experiments lab2"):
         failure_lab({arm: c for arm, c in CURVES.items() if arm != "untied"}, TEXTS)
     with pytest.raises(ValueError, match="temperature, tying, projection"):
         failure_lab(CURVES, TEXTS, lab="commas")
