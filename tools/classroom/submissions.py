@@ -22,8 +22,7 @@ from course_lib.notebook.exercises.questions import Chapter, Question, chapter
 MOST_BYTES = 200_000_000
 MOST_SOURCE = 1_000_000  # characters of code; an honest notebook has a few thousand
 # What the check calls are made of: they show something to the learner and define nothing.
-SHOWN = {"check", "hint", "solution", "quiz", "answer", "predict", "recall", "progress", "export_answers", "start",
-         "find_spec"}
+SHOWN = {"check", "hint", "solution", "quiz", "answer", "predict", "recall", "progress", "export_answers", "start"}
 
 
 class NotAnAnswerError(Exception):
@@ -121,7 +120,7 @@ def _defines(asked: Question, code: str) -> bool:
 def _only_shows(text: str) -> bool:
     """A cell of imports and of calls such as check(...) that define nothing."""
     try:
-        body = ast.parse(text).body
+        body = ast.parse(re.sub(r"^(\s*)%pip .*$", r"\1pass", text, flags=re.M)).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return all(_is_show(node) for node in body)
@@ -129,12 +128,12 @@ def _only_shows(text: str) -> bool:
 
 def _is_show(node: ast.stmt) -> bool:
     if isinstance(node, ast.ImportFrom):
-        return (node.module or "").startswith(("course_lib.notebook", "importlib.util"))
-    test = node.test if isinstance(node, ast.Assert) else node.value if isinstance(node, ast.Expr) else None
-    if isinstance(test, ast.BoolOp):
-        test = test.values[0]
-    return isinstance(test, ast.Constant) or (isinstance(test, ast.Call) and isinstance(test.func, ast.Name)
-                                              and test.func.id in SHOWN)
+        return (node.module or "").startswith("course_lib.notebook")
+    if isinstance(node, ast.Try):  # a chapter's setup cell: it starts the course, or says how to install it
+        return all(_is_show(one) for one in [*node.body, *(part for way in node.handlers for part in way.body)])
+    shown = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(node, ast.Raise | ast.Pass) or isinstance(shown, ast.Constant) or (
+        isinstance(shown, ast.Call) and isinstance(shown.func, ast.Name) and shown.func.id in SHOWN)
 
 
 def _chapter_cells(assignment: NotebookNode) -> set[str]:
