@@ -13,12 +13,8 @@ All of them return an object that shows itself as text or HTML; none of them rai
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import inspect
 import json
 import platform
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from course_lib.exercises import store
+from course_lib.exercises import definitions, store
 from course_lib.exercises.checking import Verdict, judge
 from course_lib.exercises.questions import Chapter, Poll, chapter, chapter_names, letter, question
 from course_lib.exercises.quizzes import Quiz
@@ -67,8 +63,9 @@ def check(name: str, function: Callable[..., Any]) -> Verdict:
     entry = state["exercises"].setdefault(name, _new_entry())
     entry["attempts"] += 1
     if verdict.points >= entry["points"]:  # never replace a right answer's text by a later wrong one
+        own = definitions.carried(function, question(name).function, name)
         entry |= {"points": verdict.points, "status": verdict.status, "message": verdict.message,
-                  "source": _source(function), "needs": _needs(function)}
+                  "source": own.source, "needs": own.needs, "missing": list(own.missing)}
     note = " ".join(part for part in (note, store.save(state)) if part)
     return Verdict(**(vars(verdict) | {"note": note}))
 
@@ -86,41 +83,8 @@ def hint(name: str) -> Message:
 
 
 def _new_entry() -> dict[str, Any]:
-    return {"status": "not started", "points": 0, "attempts": 0, "hints": 0, "message": "", "source": None, "needs": {}}
-
-
-def _source(function: object) -> str | None:
-    with contextlib.suppress(Exception):
-        return textwrap.dedent(inspect.getsource(function))
-    return None
-
-
-def _needs(function: object) -> dict[str, str]:
-    """Text of what the function uses from its notebook: imports, constants, helpers, and what those use in turn."""
-    found: dict[str, str] = {}
-    todo, home = [function], getattr(function, "__module__", None)
-    with contextlib.suppress(Exception):
-        while todo:
-            user = todo.pop()
-            read = ast.walk(ast.parse(_source(user)))  # annotations and defaults count too
-            for name in sorted({node.id for node in read if isinstance(node, ast.Name)}):
-                if name in found or name not in user.__globals__:
-                    continue
-                value = user.__globals__[name]
-                text = _text(name, value, home)
-                if text and value is not function:
-                    found[name] = text
-                    todo += [value] if inspect.isfunction(value) and value.__module__ == home else []
-    return found
-
-
-def _text(name: str, value: object, home: str | None) -> str | None:
-    if inspect.ismodule(value):
-        return f"import {value.__name__} as {name}"
-    if inspect.isfunction(value) or inspect.isclass(value):
-        own = value.__module__ == home
-        return _source(value) if own else f"from {value.__module__} import {value.__name__} as {name}"
-    return f"{name} = {value!r}" if type(value) in (int, float, str, bool) else None
+    return {"status": "not started", "points": 0, "attempts": 0, "hints": 0, "message": "", "source": None, "needs": {},
+            "missing": []}
 
 
 # --- quiz -------------------------------------------------------------------------------------------------------------
@@ -310,7 +274,20 @@ def export_answers(file: str = "answers.json", who: str = "") -> Message:
         return _message(f"{file} cannot be written ({error.strerror}). Try another name.", note)
     total = ", ".join(f"{name} {points[name]:g} of {chapter(name).points:g}" for name in points)
     counted = f"Exercises: {len(started)}, quiz answers: {len(state['quiz'])}."
-    return _message(f"Wrote {file}. {counted}", f"Points: {total}.", note)
+    return _message(f"Wrote {file}. {counted}", f"Points: {total}.", *_left_behind(started), note)
+
+
+def _left_behind(started: dict[str, Any]) -> list[str]:
+    """A sentence for each answer that the file cannot carry whole: a grader could not run it."""
+    said = []
+    for name, entry in started.items():
+        if not entry["source"]:
+            said.append(f"{name}: the text of your function was not found, so it cannot be graded from this file. "
+                        "Hand in the notebook, or define the function in a cell and check it again.")
+        elif entry.get("missing"):
+            said.append(f"{name} uses {', '.join(entry['missing'])}, and no cell of this notebook says what that is. "
+                        "Define it in a cell, run the check again and export again, or hand in the notebook.")
+    return said
 
 
 def _versions() -> dict[str, str]:

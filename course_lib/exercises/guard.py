@@ -16,6 +16,7 @@ import io
 import json
 import logging
 import os
+import re
 import select
 import signal
 import struct
@@ -33,6 +34,8 @@ from torch import Tensor
 
 from course_lib.exercises.values import Value, from_python
 
+MOST_PATIENCE = 6  # times its time, whatever else the machine does
+STUB = r"(ch\d\d|lab\d)\.q\d+"  # what a stub raises its NotImplementedError with; PyTorch raises others
 EXTRA_MEMORY = 2 * 1024**3  # bytes that the function may take beyond what the notebook already holds
 
 
@@ -99,8 +102,10 @@ def _one(function: Callable[..., Any], call: Call) -> Outcome:
         answer = from_python(raw)
         gradient = None if call.gradient_of is None else _gradient(raw, args[call.gradient_of])
         return Outcome(answer, gradient)
-    except NotImplementedError:
-        return Outcome(not_started=True)
+    except NotImplementedError as error:
+        if re.fullmatch(STUB, str(error)):
+            return Outcome(not_started=True)
+        return Outcome(trouble=_what_happened(error, function))
     except _OutOfTime:
         raise
     except MemoryError:
@@ -185,7 +190,7 @@ def _in_a_child(function: Callable[..., Any], calls: Sequence[Call], seconds: fl
         _child(function, calls, write_end)
     os.close(write_end)
     try:
-        outcomes, ended = _collect(read_end, time.monotonic() + seconds)
+        outcomes, ended = _collect(read_end, _Clock(pid, seconds))
     finally:
         os.close(read_end)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -200,13 +205,32 @@ def _in_a_child(function: Callable[..., Any], calls: Sequence[Call], seconds: fl
     return outcomes
 
 
-def _collect(read_end: int, deadline: float) -> tuple[list[Outcome], bool]:
+class _Clock:
+    """The time that a child had: what passed on the wall, without the time that it waited for a busy processor."""
+
+    def __init__(self, pid: int, seconds: float) -> None:
+        self.pid, self.seconds, self.started = pid, seconds, time.monotonic()
+
+    def left(self) -> float:
+        """Seconds that the child may still take."""
+        passed = time.monotonic() - self.started
+        return min(self.seconds - passed + self._waited(), MOST_PATIENCE * self.seconds - passed)
+
+    def _waited(self) -> float:
+        try:
+            with open(f"/proc/{self.pid}/schedstat", encoding="ascii") as file:
+                return int(file.read().split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):  # not every system counts it
+            return 0.0
+
+
+def _collect(read_end: int, clock: _Clock) -> tuple[list[Outcome], bool]:
     """Outcomes from the pipe until it closes or the time is over; the flag says that it closed."""
     data = b""
-    while (left := deadline - time.monotonic()) > 0:
+    while (left := clock.left()) > 0:
         ready, _, _ = select.select([read_end], [], [], left)
         if not ready:
-            break
+            continue
         chunk = os.read(read_end, 1 << 20)
         if not chunk:
             return _unpack(data), True
@@ -244,7 +268,11 @@ def _child(function: Callable[..., Any], calls: Sequence[Call], write_end: int) 
         torch.set_num_threads(1)  # the parent's thread pool did not survive the fork
 
         def report(outcome: Outcome) -> None:
-            body = json.dumps(asdict(outcome)).encode()
+            try:
+                body = json.dumps(asdict(outcome)).encode()
+            except (TypeError, ValueError):  # a number or an object that has no plain form
+                unreadable = Outcome(trouble="What your function returns holds something that is no plain number.")
+                body = json.dumps(asdict(unreadable)).encode()
             message = struct.pack("<Q", len(body)) + body
             while message:
                 message = message[os.write(write_end, message):]
