@@ -271,7 +271,7 @@ def _grade_chapter(handed: Handed, student: str, file: Path, course: Path, targe
     result.points = sum(entry["points"] for entry in result.questions.values())
     if count := sum(cell["left_out"] for cell in ran.cells):
         result.notes.append(f"{count} cell(s) ended the Python process or never ended; they were left out.")
-    if not letters and any("answer(" in cell.text and ".quiz" in cell.text for cell in handed.cells):
+    if not letters and not ran.letters and any("answer(" in cell.text and ".quiz" in cell.text for cell in handed.cells):
         result.notes.append("The quiz answers could not be read; look at them by hand.")
     target.mkdir(parents=True, exist_ok=True)
     _write(target / f"{name}.json", {"cells": ran.cells, "letters": {str(i): v for i, v in sorted(letters.items())}})

@@ -23,7 +23,7 @@ def files(root: Path = ROOT) -> list[Path]:
 def _below(folder: Path, root: Path) -> Iterator[Path]:
     for entry in os.scandir(folder):
         place = Path(entry.path).relative_to(root)
-        skipped = entry.name in NEVER or entry.name.startswith(("progress", "answers")) and entry.name.endswith(".json")
+        skipped = entry.name in NEVER or (entry.name.startswith(("progress", "answers")) and entry.name.endswith(".json"))
         if skipped or place.as_posix() in LEFT_OUT or entry.is_symlink() or entry.name.endswith(".egg-info"):
             continue
         if entry.is_dir():
