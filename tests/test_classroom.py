@@ -17,6 +17,7 @@ pytest.importorskip("nbgrader", reason="nbgrader is not installed: python tools/
 
 import simulated_class as simulated
 from classroom import assignments, grading, report, running, sandbox, submissions
+from solutions import make_golden
 
 from course_lib.notebook import pick
 from course_lib.notebook.exercises.questions import chapter
@@ -83,7 +84,7 @@ class TestAssignments:
     def test_the_sandbox_sees_inputs_and_no_right_number(self, course, name):
         seen = (course / "hidden" / f"{name}.inputs.json").read_text(encoding="utf-8")
         assert "expected" not in seen and "mistakes" not in seen
-        public = (ROOT / "course_lib" / "exercises" / "golden" / f"{name}.json").read_text(encoding="utf-8")
+        public = (make_golden.FOLDER / f"{name}.json").read_text(encoding="utf-8")
         hidden, shown = json.loads(seen), json.loads(public)
         assert hidden.keys() == shown.keys()
         other = [q for q in hidden if [c["args"] for c in hidden[q]] != [c["args"] for c in shown[q]]]

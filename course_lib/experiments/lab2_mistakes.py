@@ -396,8 +396,8 @@ def projection_lab(arm: Arm, seed: int) -> Lab:
     """TinyBERT's hidden-state term of one pair of layers, and nothing else."""
     def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         ours = probes.read(model, batch).hidden_states
-        return {"hidden": tinybert.hidden_transfer(ours, {PAIR[0][1]: batch["teacher_states"]}, PAIR,
-                                                   batch["attention_mask"], projection=model.projection)}
+        return {"hidden": tinybert.hidden_over_layers(ours, {PAIR[0][1]: batch["teacher_states"]}, PAIR,
+                                                      batch["attention_mask"], projection=model.projection)}
 
     def look(model: nn.Module) -> tuple[dict[str, float], list]:
         measured, lengths = collapse_numbers(model), distances(model)

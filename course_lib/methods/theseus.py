@@ -33,9 +33,11 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from course_lib.methods.hinton import hard_loss
+from course_lib.shared.words import AsIn, require_word
 
-AsIn = Literal["paper", "code"]
 Schedule = Callable[[int], float]
+Curriculum = Literal["linear", "constant"]
+Trained = Literal["layers", "all"]
 
 # --- How often to replace --------------------------------------------------------------------------------------------
 
@@ -59,11 +61,6 @@ def constant_rate(step: int, *, rate: float = 0.5, replacing_steps: int | None =
     """
     jumped = replacing_steps is not None and step >= max(1, replacing_steps)
     return 1.0 if jumped else _valid(rate)
-
-
-def first_full_step(schedule: Schedule, *, limit: int = 1_000_000) -> int | None:
-    """The first batch that uses successors only (p = 1); None if there is none among the first `limit`."""
-    return next((step for step in range(limit) if schedule(step) >= 1), None)
 
 
 def _valid(rate: float) -> float:
@@ -124,8 +121,7 @@ class Theseus(nn.Module):
     def __init__(self, predecessor: nn.Module, successor_layers: int, *, schedule: Schedule = constant_rate,
                  as_in: AsIn = "paper"):
         super().__init__()
-        if as_in not in ("paper", "code"):
-            raise ValueError(f"as_in must be 'paper' or 'code', not {as_in!r}.")
+        require_word(as_in, AsIn, "as_in")
         self.model = copy.deepcopy(predecessor)
         layers = list(encoder_of(self.model).layer)
         if successor_layers < 1 or len(layers) % successor_layers:
@@ -181,14 +177,13 @@ class Theseus(nn.Module):
             output[0].requires_grad_()
         return output
 
-    def to_successor_model(self, train: Literal["layers", "all"] = "layers") -> nn.Module:
+    def to_successor_model(self, train: Trained = "layers") -> nn.Module:
         """A plain Hugging Face model with the successors as its layers, ready for phase 2, saving, or use.
 
         train: "layers" keeps embeddings and head frozen as in the original script; "all" makes everything trainable.
         The Theseus object is not changed and shares no memory with the result.
         """
-        if train not in ("layers", "all"):
-            raise ValueError(f"train must be 'layers' or 'all', not {train!r}.")
+        require_word(train, Trained, "train")
         layers = nn.ModuleList([module.successor[0] for module in self.modules_to_replace])
         # One deepcopy of a model that already has its new layers: the predecessor's layers are never copied.
         memo = {id(encoder_of(self.model).layer): copy.deepcopy(layers)}
@@ -219,7 +214,7 @@ class TheseusRecipe:
     """12 -> 6 layers; the linear schedule is the paper's best, its numbers are those of the README's MRPC command."""
 
     successor_layers: int = 6
-    schedule: Literal["linear", "constant"] = "linear"
+    schedule: Curriculum = "linear"
     base: float = 0.3  # linear: rate of the first batch
     k: float = 0.0006  # linear: rise per batch
     rate: float = 0.5  # constant
@@ -228,7 +223,7 @@ class TheseusRecipe:
 
     def rate_at(self, step: int) -> float:
         """The replacement rate of batch `step`."""
-        if self.schedule == "linear":
+        if require_word(self.schedule, Curriculum, "schedule") == "linear":
             return linear_rate(step, base=self.base, k=self.k)
         return constant_rate(step, rate=self.rate, replacing_steps=self.replacing_steps)
 

@@ -35,7 +35,7 @@ def _without(public: list[dict], cases: list[dict]) -> list[dict]:
 def _others(question: str, seed: int) -> list[dict]:
     if question not in OTHERS:
         return []
-    dice = random.Random(f"{seed} {question}")  # noqa: S311
+    dice = random.Random(f"{seed} {question}")
     public, found = golden(question.partition(".")[0])[question], []
     for _ in range(TRIES):
         case = {"about": "other inputs", "stage": "extremes", "args": OTHERS[question](dice)}
@@ -159,7 +159,8 @@ def _escaped(dice: random.Random) -> dict[str, Any]:
 
 
 def _growth(dice: random.Random) -> dict[str, Any]:
-    return {"vocabulary": dice.randint(50, 60_000), "hidden": dice.randint(8, 1024), "other": dice.randint(0, 90_000_000)}
+    return {"vocabulary": dice.randint(50, 60_000), "hidden": dice.randint(8, 1024),
+            "other": dice.randint(0, 90_000_000)}
 
 
 OTHERS: dict[str, Callable[[random.Random], dict[str, Any]]] = {

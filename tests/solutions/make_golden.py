@@ -10,6 +10,7 @@ import importlib
 import json
 import sys
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from course_lib.notebook.exercises.questions import chapter  # noqa: E402
 from course_lib.notebook.exercises.values import to_json  # noqa: E402
 
 SEED = 20151503
-FOLDER = HERE.parents[1] / "course_lib" / "exercises" / "golden"
+FOLDER = HERE.parents[1] / "course_lib" / "notebook" / "exercises" / "golden"
 
 
+@cache
 def golden(name: str, seed: int = SEED) -> dict[str, Any]:
-    """The content of `golden/<name>.json`."""
+    """The content of `golden/<name>.json`, made once per process and seed. Read it, and leave it as it is."""
     module = module_of(name)
     made = module.cases(seed)
     return {question.name: [stored(module, question.name, question.mistakes, case) for case in made[question.name]]

@@ -43,6 +43,8 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 IMPORTS = ["import torch", "import torch.nn.functional as F", "from torch import Tensor"]
 # Their imports read models or data, which an exercise does not need.
 HEAVY = ("course_lib", "transformers", "datasets", "importlib", "IPython")
+# Delete this line in a release to let the class open solutions as lone learners do.
+NO_SOLUTIONS = 'os.environ["COURSE_SOLUTIONS"] = "off"'
 
 RULES = """\
 Write your code in place of the lines with `raise`. Run each cell, then the check below it. Hand in this notebook, or
@@ -107,7 +109,9 @@ def _imports(cells: list[NotebookNode]) -> list[str]:
                 lines[ast.unparse(node)] = None
             if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith(HEAVY):
                 lines[ast.unparse(node)] = None
-    return [*lines, "", "from course_lib.notebook.exercises import answer, check, export_answers, hint, quiz"]
+    return [*lines, "import os", "",
+            "from course_lib.notebook.exercises import answer, check, export_answers, hint, quiz, solution", "",
+            NO_SOLUTIONS]
 
 
 def _exercise(q: Question, cells: list[NotebookNode], file: str) -> list[NotebookNode]:
@@ -125,17 +129,15 @@ def _exercise(q: Question, cells: list[NotebookNode], file: str) -> list[Noteboo
 
 
 def _quiz(asked: Chapter, cells: list[NotebookNode], file: str) -> list[NotebookNode]:
-    calls = []
-    for call in (f'quiz("{asked.name}")', f'answer("{asked.name}.quiz", "{"-" * len(asked.quiz)}")'):
-        line = next((line for c in cells if c.cell_type == "code" for line in c.source.splitlines()
-                     if line.startswith(call)), None)
-        if line is None:
-            raise DriftError(f"{file}: {call} is missing.")
-        calls.append(line)
+    call = f'quiz("{asked.name}")'
+    if not any(line.startswith(call) for c in cells if c.cell_type == "code" for line in c.source.splitlines()):
+        raise DriftError(f"{file}: {call} is missing.")
+    # A notebook that is handed in carries the letters as text: the clicks stay on the student's machine.
+    letters = f'answer("{asked.name}.quiz", "{"-" * len(asked.quiz)}")  # the quiz above writes this line for you'
     points = sum(item.points for item in asked.quiz)
     name = f"{asked.name}.quiz"
-    return [new_markdown_cell(f"## Quiz\n\n{len(asked.quiz)} items, {points:g} points."), new_code_cell(calls[0]),
-            new_code_cell(calls[1], metadata=_solution(name)),
+    return [new_markdown_cell(f"## Quiz\n\n{len(asked.quiz)} items, {points:g} points."), new_code_cell(call),
+            new_code_cell(letters, metadata=_solution(name)),
             new_code_cell("# The letters above are counted when the notebook is graded.", metadata=_test(name, points)),
             new_markdown_cell("## Hand in"), new_code_cell('export_answers("answers.json", who="")')]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import signal
 import time
 from collections.abc import Sequence
@@ -151,7 +152,8 @@ def judged(asked: Question, handed: Handed, ran: Ran, hidden: list[dict[str, Any
     first = _verdict(asked, ran.public.get(asked.name, {}), public)
     if first.status == "correct":
         second = _verdict(asked, ran.hidden.get(asked.name, {}), hidden, about=HIDDEN)
-        return second if second.status == "correct" else replace(second, message=_without_their_words(second))
+        return second if second.status == "correct" else replace(second, message=_without_their_words(second),
+                                                                 example=())
     missing = handed.missing.get(asked.name)
     return replace(first, status="not yet", message=missing) if missing and first.tier < 2 else first
 
@@ -163,7 +165,8 @@ def _verdict(asked: Question, reply: dict[str, Any], stored: list[dict[str, Any]
         cases = [case(asked, entry) for entry in stored]
         cases = [replace(one, about=about) for one in cases] if about else cases
         verdict = assess(asked, cases, [guard.from_plain(outcome) for outcome in reply["outcomes"]])
-        return replace(verdict, message=clean(verdict.message, MOST_MESSAGE))
+        example = tuple((label, clean(value, MOST_MESSAGE)) for label, value in verdict.example)
+        return replace(verdict, message=clean(verdict.message, MOST_MESSAGE), example=example)
     except Exception:  # whatever a student's code has forged
         return _refused(asked, "The answer that came out of the notebook cannot be read.")
 
@@ -266,12 +269,12 @@ def _grade_chapter(handed: Handed, student: str, file: Path, course: Path, targe
     letters = handed.quiz | _told(asked, ran.letters)
     verdicts = [*(judged(q, handed, ran, hidden[q.name]) for q in asked.questions), quiz_verdict(name, letters)]
     result = Result(student, shown(file.name), name, 0.0, asked.points, notes=handed.notes, sandbox=sandbox.kind())
-    result.questions = {v.question: {"points": v.points, "out_of": v.out_of, "status": v.status, "message": v.message}
-                        for v in verdicts}
+    result.questions = {v.question: {"points": v.points, "out_of": v.out_of, "status": v.status, "message": v.message,
+                                     "example": v.example} for v in verdicts}
     result.points = sum(entry["points"] for entry in result.questions.values())
     if count := sum(cell["left_out"] for cell in ran.cells):
         result.notes.append(f"{count} cell(s) ended the Python process or never ended; they were left out.")
-    if not letters and not ran.letters and any("answer(" in cell.text and ".quiz" in cell.text for cell in handed.cells):
+    if not letters and not ran.letters and any(re.search(r"answer\(.*\.quiz", cell.text) for cell in handed.cells):
         result.notes.append("The quiz answers could not be read; look at them by hand.")
     target.mkdir(parents=True, exist_ok=True)
     _write(target / f"{name}.json", {"cells": ran.cells, "letters": {str(i): v for i, v in sorted(letters.items())}})

@@ -1,4 +1,4 @@
-"""What a student and an instructor read after grading: a feedback page, and the notebook that nbgrader's formgrader opens.
+"""What is read after grading: a feedback page for the student, a notebook for the instructor's formgrader.
 
 Whatever a student wrote is text here. A page has no script, no picture and no address of another host, and its first
 lines forbid the browser all of them; a notebook has code cells with plain text below them and nothing else.
@@ -30,7 +30,8 @@ FRAME = """\
 table{{border-collapse:collapse;margin:1em 0}}caption{{text-align:left;font-weight:bold}}
 th,td{{text-align:left;vertical-align:top;padding:.2em .8em .2em 0;border-bottom:1px solid #ddd}}
 pre{{background:#f5f5f5;padding:.6em;overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere}}
-.verdict{{border-left:4px solid #767676;padding:.2em .8em}}.right{{border-color:#009e73}}.not-yet{{border-color:#d55e00}}
+.verdict{{border-left:4px solid #767676;padding:.2em .8em}}
+.right{{border-color:#009e73}}.not-yet{{border-color:#d55e00}}
 </style></head><body>
 {body}
 </body></html>
@@ -104,6 +105,11 @@ def _verdict(entry: dict[str, Any]) -> str:
     colour = {"correct": "right", "not yet": "not-yet"}.get(entry["status"], "")
     lines = [f"{entry['status']}: {entry['points']:g} of {entry['out_of']:g} points", entry["message"],
              *_by_hand(entry)]
+    if entry.get("example"):
+        pairs = "".join(f"<tr><th scope='row'>{escape(label)}</th><td>{escape(value)}</td></tr>"
+                        for label, value in entry["example"])
+        return (f'<div class="verdict {colour}"><p>{"<br>".join(escape(line) for line in lines if line)}</p>'
+                f"<table><tbody>{pairs}</tbody></table></div>")
     return f'<p class="verdict {colour}">{"<br>".join(escape(line) for line in lines if line)}</p>'
 
 

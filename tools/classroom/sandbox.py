@@ -35,9 +35,9 @@ from classroom.untrusted import parsed
 INSIDE = Path(__file__).with_name("inside.py")
 LIMITS_FILE = Path(__file__).with_name("limits.py")
 LIBRARY = Path(course_lib.__file__).parent
-# What learners import while they answer. The rest of the library holds solutions, and golden/ the public numbers.
+# What learners import while they answer; the rest of the library holds solutions. Of this, HIDDEN is not there either.
 SHOWN = ("__init__.py", "notebook/__init__.py", "notebook/exercises")
-NUMBERS = "notebook/exercises/golden"
+HIDDEN = ("notebook/exercises/golden", "notebook/exercises/reference")
 LIMITS = {"memory_mb": 1024, "processes": 64, "cpu_seconds": 150, "file_mb": 32}
 MEMORY_MB = 1200  # of all processes of one submission together, watched from outside
 TMP_MB = 64  # what fits into /tmp and /dev/shm each
@@ -49,6 +49,7 @@ SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "IPYTHONDIR": "/tmp/ipython",
                "MPLCONFIGDIR": "/tmp/matplotlib", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
                "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONDONTWRITEBYTECODE": "1",
+               "COURSE_SOLUTIONS": "off",
                "COURSE_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "COURSE_PROGRESS_FILE": "off",
                "CUDA_VISIBLE_DEVICES": ""}
 
@@ -231,7 +232,7 @@ def _waited(pid: int) -> float:
         return 0.0
 
 
-# --- processes, as Linux shows them; elsewhere these lists are empty ---------------------------------------------------
+# --- processes, as Linux shows them; elsewhere these lists are empty --------------------------------------------------
 
 
 def _statuses() -> dict[int, list[str]]:
@@ -371,9 +372,9 @@ def _bubblewrap() -> list[str]:
         command += ["--perms", "0755", "--dir", parent]  # else only root could go through
     for path, real in shown.items():
         command += ["--ro-bind", real, path]
-    hidden = str(LIBRARY / NUMBERS)
-    return [*command, *_writable(hidden, everybody=False), "--remount-ro", hidden, "--remount-ro", "/dev",
-            "--remount-ro", "/", "--setenv", "PYTHONPATH", str(LIBRARY.parent), "--chdir", "/tmp", sys.executable,
+    for folder in (str(LIBRARY / name) for name in HIDDEN if (LIBRARY / name).is_dir()):
+        command += [*_writable(folder, everybody=False), "--remount-ro", folder]
+    return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--setenv", "PYTHONPATH", str(LIBRARY.parent), "--chdir", "/tmp", sys.executable,
             "/course/inside.py"]
 
 

@@ -24,7 +24,8 @@ MOST_BYTES = 100_000_000
 MOST_SOURCE = 1_000_000  # characters of code; an honest notebook has a few thousand
 MOST_CELLS = 1_000
 # What the check calls are made of: they show something to the learner and define nothing.
-SHOWN = {"check", "hint", "quiz", "answer", "predict", "recall", "progress", "export_answers", "start", "find_spec"}
+SHOWN = {"check", "hint", "solution", "quiz", "answer", "predict", "recall", "progress", "export_answers", "start",
+         "find_spec"}
 TOLD = {"check", "answer"}  # of these, the calls that say something to the grader
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".bmp", ".heic", ".tif", ".tiff")
 
@@ -64,8 +65,8 @@ def content_of(path: Path) -> bytes:
     if not stat.S_ISREG(found.st_mode):
         raise NotAnAnswerError("This is no ordinary file, and it was not opened.")
     if found.st_size > MOST_BYTES:
-        raise NotAnAnswerError(f"The file has {found.st_size / 1e6:,.0f} MB, and {MOST_BYTES / 1e6:.0f} MB is the most. "
-                               "Clear the outputs of the notebook and hand it in again.")
+        raise NotAnAnswerError(f"The file has {found.st_size / 1e6:,.0f} MB, and {MOST_BYTES / 1e6:.0f} MB is the most."
+                               " Clear the outputs of the notebook and hand it in again.")
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             return file.read(MOST_BYTES + 1)
@@ -279,7 +280,7 @@ def _look_into_text_cells(asked: Chapter, cells: list[dict], handed: Handed) -> 
         answered = any(q.function in part.binds and squeezed(cell.text) != squeezed(q.stub)
                        for cell in handed.cells for part in definitions.statements(cell.text))
         if not answered and any(re.search(rf"^\s*def {q.function}\b", text, flags=re.M) for text in texts):
-            handed.missing[q.name] = (f"The code of {q.function} stands in a Markdown cell, and Python does not run it. "
+            handed.missing[q.name] = (f"The code of {q.function} stands in a Markdown cell, which Python does not run. "
                                       "Make it a code cell (press Y) and hand in again.")
             handed.notes.append(f"{q.name}: the answer stands in a Markdown cell, which is not run.")
 

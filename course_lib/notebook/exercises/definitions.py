@@ -1,8 +1,8 @@
 """Find what a learner has defined, and what it needs: one way for `check`, for the exported answers and for a grader.
 
-A notebook is a row of cells, and a cell a row of statements. A statement binds names, in whatever way (`def`, a tuple on
-the left, inside an `if` or a `with`, an import), and it uses names. What a function needs is what its statement uses,
-and what those statements use in turn.
+A notebook is a row of cells, and a cell a row of statements. A statement binds names, in whatever way (`def`, a tuple
+on the left, inside an `if` or a `with`, an import), and it uses names. What a function needs is what its statement
+uses, and what those statements use in turn.
 """
 
 from __future__ import annotations
