@@ -232,6 +232,8 @@ def grade(file: Path, student: str, course: Path, target: Path) -> list[Result]:
                    for part in submissions.read(file, assignments)]
     except submissions.NotAnAnswerError as error:
         results = [not_graded(file, student, str(error))]
+    except sandbox.NotStartedError as error:
+        results = [not_graded(file, student, str(error))]
     for result in results:
         result.seconds = round(time.monotonic() - started, 1)
     save(results, target)

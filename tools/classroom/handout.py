@@ -9,7 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # Solutions and the tests that hold them, the grader, and what a machine builds for itself.
-LEFT_OUT = ("tests", "tools/classroom", "course_lib/notebook/exercises/reference", "book/_build", "dist", "build", "class")
+LEFT_OUT = ("tests", "tools/classroom", "course_lib/notebook/exercises/reference", "book/_build", "dist", "build",
+            "class")
 NEVER = ("__pycache__", ".git", ".venv", ".ipynb_checkpoints", ".pytest_cache", ".ruff_cache", "node_modules")
 FOLDER = "distilling-bert"
 DATE = (2020, 1, 1, 0, 0, 0)  # the same files give the same zip
@@ -24,7 +25,8 @@ def _below(folder: Path, root: Path) -> Iterator[Path]:
     for entry in os.scandir(folder):
         place = Path(entry.path).relative_to(root)
         own = entry.name.startswith(("progress", "answers")) and entry.name.endswith(".json")
-        if entry.name in NEVER or own or place.as_posix() in LEFT_OUT or entry.is_symlink() or entry.name.endswith(".egg-info"):
+        built = entry.name in NEVER or entry.name.endswith(".egg-info")
+        if own or built or entry.is_symlink() or place.as_posix() in LEFT_OUT:
             continue
         if entry.is_dir():
             yield from _below(Path(entry.path), root)

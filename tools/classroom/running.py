@@ -243,7 +243,8 @@ def grade_all(handed_in: Path, course: Path, engine: Engine, say: Callable[[str]
     stopped = False
     try:
         for count, task in enumerate(engine(fresh, course, graded), start=1):
-            (graded / task.name / "stamp.txt").write_text(stamps[task.name], encoding="utf-8")
+            if not _to_be_repeated(results(graded, task)):
+                (graded / task.name / "stamp.txt").write_text(stamps[task.name], encoding="utf-8")
             points = ", ".join(_in_short(result) for result in results(graded, task))
             say(f"[{count}/{len(fresh)}] {shown(task.file.name)}: {points}")
     except KeyboardInterrupt:
@@ -259,6 +260,11 @@ def grade_all(handed_in: Path, course: Path, engine: Engine, say: Callable[[str]
     if stopped:
         raise Stopped(everything, len(tasks) - len(unfinished), len(tasks))
     return everything
+
+
+def _to_be_repeated(found: Iterable[Result]) -> bool:
+    """Whether the machine failed and not the student: the next run tries again."""
+    return any(note.startswith("The sandbox did not start") for result in found for note in result.notes)
 
 
 def results(graded: Path, task: Task) -> list[Result]:

@@ -86,6 +86,10 @@ class Ended(Exception):
     """The process in the box is gone, or had to be ended; the message is half a sentence for the student."""
 
 
+class NotStartedError(Exception):
+    """The sandbox did not come up: nothing of a student's has run yet, so it is no student's fault."""
+
+
 class Box:
     """One process for one submission: `ask` sends a request and returns its reply. Use it in a `with`."""
 
@@ -112,9 +116,10 @@ class Box:
         limits = LIMITS | {"processes": LIMITS["processes"] + (0 if os.getuid() == 0 else _tasks_of(os.getuid()))}
         try:
             self.ask({"user": self.user, "folder": self.folder or "/tmp", "limits": limits}, START_SECONDS)
-        except BaseException:
+        except Ended as error:
             self.close()
-            raise
+            raise NotStartedError(f"The sandbox did not start: its process {error}. Run the command again; if that "
+                                  "does not help, see whether bubblewrap and this Python work.") from error
         self.runner = next((pid for pid in reversed(_family(self.process.pid))), self.process.pid)
         return self
 
@@ -374,8 +379,8 @@ def _bubblewrap() -> list[str]:
         command += ["--ro-bind", real, path]
     for folder in (str(LIBRARY / name) for name in HIDDEN if (LIBRARY / name).is_dir()):
         command += [*_writable(folder, everybody=False), "--remount-ro", folder]
-    return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--setenv", "PYTHONPATH", str(LIBRARY.parent), "--chdir", "/tmp", sys.executable,
-            "/course/inside.py"]
+    return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--setenv", "PYTHONPATH", str(LIBRARY.parent),
+            "--chdir", "/tmp", sys.executable, "/course/inside.py"]
 
 
 def _python_folders() -> list[str]:

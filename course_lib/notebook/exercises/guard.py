@@ -102,16 +102,18 @@ def _one(function: Callable[..., Any], call: Call) -> Outcome:
         answer = from_python(raw)
         gradient = None if call.gradient_of is None else _gradient(raw, args[call.gradient_of])
         return Outcome(answer, gradient)
-    except NotImplementedError as error:
-        if re.fullmatch(STUB, str(error)):
-            return Outcome(not_started=True)
-        return Outcome(trouble=_what_happened(error, function))
     except _OutOfTime:
         raise
-    except MemoryError:
-        return Outcome(trouble="Your function asks for more memory than there is. Look at the shapes you create.")
     except BaseException as error:
-        return Outcome(trouble=_what_happened(error, function))
+        return _failed(error, function)
+
+
+def _failed(error: BaseException, function: Callable[..., Any]) -> Outcome:
+    if isinstance(error, NotImplementedError) and re.fullmatch(STUB, str(error)):
+        return Outcome(not_started=True)
+    if isinstance(error, MemoryError):
+        return Outcome(trouble="Your function asks for more memory than there is. Look at the shapes you create.")
+    return Outcome(trouble=_what_happened(error, function))
 
 
 def _surroundings(function: Callable[..., Any]) -> dict[str, Any]:
