@@ -1,7 +1,7 @@
 """The odd part of a class: files that once cost an honest student points, or that once stopped or fooled the grader.
 
-`make_odd` writes them and says what each must get, as `simulated_class.make_class` does for the rest. A file that is not
-described otherwise is a right chapter 1 (20 of 20 points) with what its name says.
+`make_odd` writes them and says what each must get, as `simulated_class.make_class` does for the rest. A file that is
+not described otherwise is a right chapter 1 (20 of 20 points) with what its name says.
 """
 
 from __future__ import annotations
@@ -29,30 +29,39 @@ ANSWER = f"def softened(logits, temperature):\n    return {SOFTMAX}"
 SCRIPT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
 
 
+def _right(student: Student) -> Student:
+    """Everything right, and no cell defines the function of another: breaking one costs its own points only."""
+    student.solves()
+    return student.writes({"ch01.q1": ANSWER, "ch01.q6": """\
+def soft_gradient(student_logits, teacher_logits, temperature):
+    gap = torch.softmax(student_logits / temperature, -1) - torch.softmax(teacher_logits / temperature, -1)
+    return temperature * gap / len(gap)"""})
+
+
 def _q1(text: str) -> Callable[[Student], object]:
-    return lambda s: s.solves().writes({"ch01.q1": text})
+    return lambda s: _right(s).writes({"ch01.q1": text})
 
 
 def _quiz(text: str) -> Callable[[Student], object]:
-    return lambda s: s.solves().writes({"ch01.quiz": text.replace("LETTERS", right_letters(s.asked))})
+    return lambda s: _right(s).writes({"ch01.quiz": text.replace("LETTERS", right_letters(s.asked))})
 
 
 def _last(text: str) -> Callable[[Student], object]:
-    return lambda s: s.solves().adds(text, len(s.notebook.cells))
+    return lambda s: _right(s).adds(text, len(s.notebook.cells))
 
 
 def _first(text: str) -> Callable[[Student], object]:
-    return lambda s: s.solves().adds(text)
+    return lambda s: _right(s).adds(text)
 
 
 def _in_a_text_cell(student: Student) -> None:
-    cell = student.solves().cell("ch01.q1")
+    cell = _right(student).cell("ch01.q1")
     place = student.notebook.cells.index(cell)
     student.notebook.cells[place] = new_markdown_cell(cell.source)
 
 
 def _active(student: Student) -> None:
-    student.solves()
+    _right(student)
     student.notebook.cells.insert(3, new_markdown_cell(SCRIPT))
     student.notebook.cells.insert(3, new_code_cell(f"# {SCRIPT}", metadata={"tags": [SCRIPT]}, outputs=[
         new_output("display_data", {"text/html": SCRIPT, "image/svg+xml": f"<svg onload='{SCRIPT}'/>",
@@ -62,7 +71,7 @@ def _active(student: Student) -> None:
 
 def _reads(text: str) -> Callable[[Student], object]:
     """A cell that looks for what is not its own, and prints it."""
-    return lambda s: s.solves().adds(f"try:\n    print({text})\nexcept OSError as error:\n    print(type(error))")
+    return lambda s: _right(s).adds(f"try:\n    print({text})\nexcept OSError as error:\n    print(type(error))")
 
 
 # kind -> (what the student does, points missing from 20, words in the notes, words in the diagnosis of ch01.q1)
@@ -80,7 +89,8 @@ KINDS: dict[str, tuple[Callable[[Student], object], float, str, str]] = {
     "reset at the end": (_last("%reset -f"), 0, "", ""),
     "deletes at the end": (_last("del softened"), 0, "", ""),
     "overwrites with a result": (_last("softened = softened(torch.zeros(1, 2), 1.0)"), 0, "", ""),
-    "comment after the letters": (_quiz('answer("ch01.quiz", "LETTERS")\n# answer("ch01.quiz", "bbbbbbbb")'), 0, "", ""),
+    "comment after the letters": (_quiz('answer("ch01.quiz", "LETTERS")\n# answer("ch01.quiz", "bbbbbbbb")'), 0, "",
+                                  ""),
     "letters in a variable": (_quiz('mine = "LETTERS"\nanswer("ch01.quiz", mine)'), 0, "", ""),
     "letters by keyword": (_quiz('answer(name="ch01.quiz", choice="LETTERS")'), 0, "", ""),
     "letters in a loop": (_quiz('for i, x in enumerate("LETTERS", 1):\n    answer(f"ch01.quiz{i}", x)'), 0, "", ""),
@@ -93,7 +103,8 @@ KINDS: dict[str, tuple[Callable[[Student], object], float, str, str]] = {
     "double assignment": (_q1(f"softened = mine = lambda logits, temperature: {SOFTMAX}"), 0, "", ""),
     "walrus": (_q1(f"print(softened := lambda logits, temperature: {SOFTMAX})"), 0, "", ""),
     "partial": (_q1("from functools import partial\ndef any_axis(axis, logits, temperature):\n"
-                    "    return torch.softmax(logits / temperature, axis)\nsoftened = partial(any_axis, -1)"), 0, "", ""),
+                    "    return torch.softmax(logits / temperature, axis)\nsoftened = partial(any_axis, -1)"), 0, "",
+                ""),
     "callable object": (_q1(f"class Soft:\n    def __call__(self, logits, temperature):\n        return {SOFTMAX}\n"
                             "softened = Soft()"), 0, "", ""),
     "error in the line above": (_q1(f"print(never_defined)\n{ANSWER}"), 0, "", ""),
@@ -116,8 +127,8 @@ KINDS: dict[str, tuple[Callable[[Student], object], float, str, str]] = {
     "a sum of 400 terms": (_q1(f"{ANSWER}\n    return " + "+".join(["1"] * 400)), 0, "", ""),
     "a number of 5,000 digits": (_q1(f"BIG = {'9' * 4000}\n{ANSWER}\n    return {'9' * 5000}"), 2, "", "no function"),
     "empty outcomes": (lambda s: s.adds("from course_lib.notebook.exercises import guard\n"
-                                        "guard.run = lambda *_, **__: []").writes(same_for_all(s.asked, "return 'none'")),
-                       20, "", "calls of your function gave an answer"),
+                                        "guard.run = lambda *_, **__: []"
+                                        ).writes(same_for_all(s.asked, "return 'none'")), 20, "", "calls of your function gave an answer"),
     "one outcome for all": (lambda s: s.adds(
         "from course_lib.notebook.exercises import guard\nkept = guard.run\n"
         "guard.run = guard._in_a_child = lambda *a, **k: kept(*a, **k)[:1]"
@@ -174,7 +185,7 @@ HELPERS = {
     "a helper below a magic": "%matplotlib inline\ndef mine(z):\n    return torch.softmax(z, -1)",
     "a helper below a docstring": '"""My helper."""\ndef mine(z):\n    return torch.softmax(z, -1)',
     "a helper in an if": "if True:\n    def mine(z):\n        return torch.softmax(z, -1)",
-    "a helper with a constant": "AXES = [-1]\nEPS = float('-inf')\n\ndef mine(z):\n    return torch.softmax(z, AXES[0])",
+    "a helper with a constant": "AXES = [-1]\nNO = float('nan')\n\ndef mine(z):\n    return torch.softmax(z, AXES[0])",
 }
 
 
@@ -195,7 +206,7 @@ def _whole_chapters(folder: Path) -> list[Expected]:
 
 def _files(folder: Path, release: nbformat.NotebookNode) -> list[Expected]:
     """Files of other forms, and things that are no files."""
-    student = Student(release, CHAPTER).solves()
+    student = _right(Student(release, CHAPTER))
     content = json.loads(nbformat.writes(student.notebook))
     old = {"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": [{"cells": [
         {"cell_type": "code", "input": cell["source"], "outputs": []} if cell["cell_type"] == "code" else cell
@@ -207,7 +218,8 @@ def _files(folder: Path, release: nbformat.NotebookNode) -> list[Expected]:
     for name, text in written.items():
         (folder / name).write_bytes(text)
     made = [Expected(name, name, CHAPTER, chapter(CHAPTER).points) for name in written]
-    pixel = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
+    pixel = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5C"
+                             "YII=")
     made.append(_write(folder / "anna" / "mine.ipynb", student))
     (folder / "anna" / "a picture.png").write_bytes(pixel)
     (folder / "cells.ipynb").write_text('{"cells":[' + "{}," * 19_999_999 + "{}]}", encoding="utf-8")
@@ -222,7 +234,7 @@ def _files(folder: Path, release: nbformat.NotebookNode) -> list[Expected]:
 
 def _names(folder: Path, release: nbformat.NotebookNode) -> list[Expected]:
     """Names of any bytes, and names that would share a folder."""
-    student = Student(release, CHAPTER).solves()
+    student = _right(Student(release, CHAPTER))
     file = folder / "right.ipynb"
     made = [_write(file, student)]
     raw = [b"Zo\x89 (from a zip of Windows).ipynb", b"evil\n[9_9] alice.ipynb: ch01 20 of 20\x1b[2J.ipynb",
