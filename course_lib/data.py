@@ -335,7 +335,7 @@ RUN = 40  # two texts that share a run of 40 letters are the same text, shortene
 
 @cache
 def _with_few_labels(name: str, labels: int | Literal["all"]) -> DatasetDict:
-    """The split of the first 40 letters' hash: a third for testing, because labels are no longer used up by training."""
+    """Split by the hash of the first 40 letters. A third is for testing: training needs few of the labels."""
     if name not in _CLASSIFIED:
         raise ValueError(f"labels={labels!r} goes with {', '.join(_CLASSIFIED)}, not with '{name}'. "
                          f"load_data('{name}') gives it as it is.")

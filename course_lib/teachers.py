@@ -258,7 +258,8 @@ def build(name: str) -> dict:
     scores = {split: round(score(model, made, split)["accuracy"], 2) for split in ("validation", "test")}
     card = {
         "name": name, "base": "minilm-l6", "base_sha256": asset_hash(), "data": made.data,
-        "labels": made.labels, "train_examples": len(task.examples), "train_tokens_per_epoch": int(sum(task.batches.lengths)),
+        "labels": made.labels, "train_examples": len(task.examples),
+        "train_tokens_per_epoch": int(sum(task.batches.lengths)),
         "epochs": round(made.recipe.steps / len(task.batches), 2), "recipe": asdict(made),
         "trained_numbers": sum(t.numel() for t in trained.values()), "accuracy_percent": scores,
         "last_loss": {k: round(v, 4) for k, v in history.steps[-1].items() if k in ("hard", "masked_lm")},
