@@ -152,7 +152,7 @@ TEACHERS = {
         data="sentiment", labels=500, head=("classifier", "pooler", "LayerNorm"), batch_size=32, max_length=64,
         recipe=Recipe(steps=240, learning_rate=5e-4, seed=1)),
     "topics-440": TeacherRecipe(
-        data="topics", labels=440, head=("classifier", "pooler", "LayerNorm"), batch_size=16, max_length=128,
+        data="topics", labels=440, head=("classifier", "pooler", "LayerNorm"), batch_size=16, max_length=64,
         recipe=Recipe(steps=200, learning_rate=5e-4, seed=1)),
     "trec-500": TeacherRecipe(
         data="trec", labels=500, head=("classifier", "pooler", "LayerNorm"), batch_size=32, max_length=64,
