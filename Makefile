@@ -16,17 +16,17 @@ extras:
 	@$(PYTHON) tools/set_up.py class
 
 lab: setup  ## fetch data and open JupyterLab on the contents page
-	@$(RUN) -m course_lib.assets
+	@$(RUN) -m course_lib.material.assets
 	@$(RUN) tools/lab.py
 
 test: extras  ## run everything that must hold, and print a table of it
 	@$(RUN) tools/check.py
 
 assignments: extras  ## for a class: release notebooks and hidden tests in class/ (see the instructor's page)
-	@$(RUN) -m course_lib.classroom assignments
+	@PYTHONPATH=tools $(RUN) -m classroom assignments
 
 grade: extras  ## for a class: grade every file in a folder: make grade SUBMISSIONS=folder
-	@$(RUN) -m course_lib.classroom grade $(if $(DASK),--dask $(DASK)) "$(SUBMISSIONS)"
+	@PYTHONPATH=tools $(RUN) -m classroom grade $(if $(DASK),--dask $(DASK)) "$(SUBMISSIONS)"
 
 class: extras  ## grade a simulated class of 100 and check every score
 	@$(RUN) tests/simulated_class.py
@@ -41,18 +41,18 @@ contents: setup  ## write the tables of chapters on all pages from notebooks/cha
 	@$(RUN) tools/contents.py
 
 notebooks: setup  ## run the chapters whose text, library, data or versions changed
-	@$(RUN) -m course_lib.assets
+	@$(RUN) -m course_lib.material.assets
 	@$(RUN) tools/contents.py
 	@$(RUN) tools/notebooks.py build
 
 teacher: setup  ## train the three teachers again (about an hour without a GPU)
-	@$(RUN) -m course_lib.teachers
+	@$(RUN) -m course_lib.material.teachers
 
 results: setup  ## measure the numbers of the chapters' tables again, over several seeds
-	@$(RUN) -m course_lib.results
+	@$(RUN) -m course_lib.experiments
 
 bench: setup  ## measure how fast and small the models are, and what teaching costs (ten quiet minutes)
-	@$(RUN) -m course_lib.bench
+	@$(RUN) -m course_lib.experiments.speed
 
 lock: setup  ## write constraints.txt and environment.yml from what is installed
 	@$(RUN) tools/lock.py

@@ -27,8 +27,9 @@ from nbformat.v4 import new_code_cell, new_output
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from course_lib.classroom import assignments  # noqa: E402
-from course_lib.exercises.questions import Chapter, chapter  # noqa: E402
+from classroom import assignments  # noqa: E402
+
+from course_lib.notebook.exercises.questions import Chapter, chapter  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ FULL, BUT_FIRST, NOTHING = "full", "all but the first", "nothing"
 FORGED = """\
 import json
 from IPython.display import display
-from course_lib.exercises import checking, guard
+from course_lib.notebook.exercises import checking, guard
 right = {"answer": {"kind": "float", "shape": [], "dtype": "", "items": [0.0]}, "gradient": None, "trouble": "",
          "not_started": False}
 for _ in range(3):
@@ -344,7 +345,7 @@ def wrong(expected: list[Expected], results: list) -> list[str]:
 
 
 def main(count: int) -> int:
-    from course_lib.classroom import report, running
+    from classroom import report, running
 
     with tempfile.TemporaryDirectory(prefix="class-") as temporary:
         course, folder = Path(temporary) / "class", Path(temporary) / "handed in"

@@ -15,9 +15,9 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import set_up  # noqa: E402
 import simulated_class as simulated  # noqa: E402
+from classroom import assignments  # noqa: E402
 
-from course_lib.classroom import assignments  # noqa: E402
-from course_lib.exercises.questions import chapter  # noqa: E402
+from course_lib.notebook.exercises.questions import chapter  # noqa: E402
 
 pytestmark = pytest.mark.slow
 RUN = ("import sys, nbclient, nbformat; notebook = nbformat.read(sys.argv[1], as_version=4); "

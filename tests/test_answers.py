@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from course_lib import answers
+from course_lib.experiments import answers
 from course_lib.methods.cached import SoftLabels
 
 

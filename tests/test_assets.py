@@ -10,8 +10,8 @@ import zipfile
 
 import pytest
 
-from course_lib import assets
-from course_lib.assets import AssetError
+from course_lib.material import assets
+from course_lib.material.assets import AssetError
 
 TEXT = b"forty-two lines of real text\n" * 42
 SHA = hashlib.sha256(TEXT).hexdigest()
@@ -155,6 +155,7 @@ def test_the_manifest_states_hash_licence_and_pinned_providers():
 
 
 def test_the_command_fails_with_a_sentence_not_a_traceback(tmp_path):
-    command = subprocess.run([sys.executable, "-m", "course_lib.assets", "--check"], capture_output=True, text=True,
-                             check=False, env=os.environ | {"COURSE_CACHE": str(tmp_path)})
+    command = subprocess.run([sys.executable, "-m", "course_lib.material.assets", "--check"],
+                             capture_output=True, text=True, check=False,
+                             env=os.environ | {"COURSE_CACHE": str(tmp_path)})
     assert command.returncode == 1 and "minilm-l6" in command.stderr and "Traceback" not in command.stderr

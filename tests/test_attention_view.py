@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from course_lib import layer_maps, probes
 from course_lib.methods import distilbert
-from course_lib.views import comparable
-from course_lib.views.attention import attention_examples, attention_numbers, attention_view
-from course_lib.views.temperature import temperature_view
+from course_lib.notebook.views import comparable
+from course_lib.notebook.views.attention import attention_examples, attention_numbers, attention_view
+from course_lib.notebook.views.temperature import temperature_view
+from course_lib.shared import layer_maps, probes
 
 WORDS = ["[CLS]", "not", "bad", "at", "[SEP]"]
 

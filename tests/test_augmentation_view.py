@@ -9,8 +9,8 @@ import pytest
 from view_pages import HOSTILE, HOSTS, assert_fits, assert_readable, page_of, show_on_a_phone, values
 
 from course_lib.methods.bilstm_augmentation import MASK, words_by_tag
-from course_lib.views import comparable
-from course_lib.views.augmentation import (
+from course_lib.notebook.views import comparable
+from course_lib.notebook.views.augmentation import (
     PRESETS,
     Draw,
     augmentation_numbers,

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, MobileBertConfig
 
-from course_lib.bench import __main__ as bench
-from course_lib.bench import clock, cost, deployment, memory, page, record, shapes
+from course_lib.experiments.speed import __main__ as bench
+from course_lib.experiments.speed import cost, deployment, memory, page, record, shapes
 from course_lib.methods import bilstm, cached, distilbert, hinton, minilm, mobilebert, pkd, theseus, tinybert
 from course_lib.methods.distilbert import student_from
 from course_lib.methods.hinton import soft_target_loss
 from course_lib.methods.mobilebert_model import MobileBertForSequenceClassification, student_config_for
-from course_lib.mutants import tiny
+from course_lib.mistakes import tiny
+from course_lib.shared import clock
 
 # --- The clock --------------------------------------------------------------------------------------------------------
 
@@ -318,7 +319,7 @@ def measured() -> dict[str, dict]:
                            for name, size in (("live teacher", 0), ("whole vocabulary", 122_088), ("top 64", 772))]},
         "memory": {"steps": 3, "methods": [{"method": name, "at_rest_mb": 700, "bare_mb": 900, "real_mb": 950}
                                            for name in cost.CASES]}}
-    return {part: {"command": f"python -m course_lib.bench {part}", "where": WHERE, "minutes": 1.0} | found
+    return {part: {"command": f"python -m course_lib.experiments.speed {part}", "where": WHERE, "minutes": 1.0} | found
             for part, found in parts.items()}
 
 

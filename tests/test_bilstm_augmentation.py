@@ -154,7 +154,7 @@ def test_tags_come_from_the_lexicon_and_else_from_the_look(tmp_path):
 
 @pytest.mark.assets
 def test_real_lexicon_tags_a_real_sentence():
-    from course_lib.assets import asset
+    from course_lib.material.assets import asset
 
     lexicon = read_lexicon(asset("pos-lexicon", "en-lexicon.txt"))
     assert len(lexicon) > 90_000

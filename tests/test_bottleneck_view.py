@@ -11,9 +11,9 @@ from transformers import BertConfig, BertModel
 from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone, values
 
 from course_lib.methods.mobilebert_model import MobileBert, student_config
-from course_lib.students import bert_config, count_parameters
-from course_lib.views import comparable
-from course_lib.views.bottleneck import PRESETS, Shape, bottleneck_numbers, bottleneck_view
+from course_lib.notebook.views import comparable
+from course_lib.notebook.views.bottleneck import PRESETS, Shape, bottleneck_numbers, bottleneck_view
+from course_lib.shared.students import bert_config, count_parameters
 
 SMALL = Shape(3, 48, 16, 2, "quarter", 200)
 SHAPES = {"plain": replace(SMALL, bottleneck=0, words="full", feed_forwards=1), "thin": replace(SMALL, words="full"),

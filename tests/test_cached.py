@@ -11,8 +11,6 @@ from oracle import oracle
 from safetensors.torch import save_file
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, Trainer, TrainingArguments
 
-from course_lib.data import Batches, in_order, mask_tokens, pad
-from course_lib.masking import IGNORED
 from course_lib.methods import hinton
 from course_lib.methods.cached import (
     CachedRecipe,
@@ -34,7 +32,9 @@ from course_lib.methods.cached import (
     with_teacher_columns,
 )
 from course_lib.methods.hinton import soft_target_loss, soft_targets
-from course_lib.training import Recipe, train
+from course_lib.shared.batches import Batches, in_order, mask_tokens, pad
+from course_lib.shared.masking import IGNORED
+from course_lib.shared.training import Recipe, train
 
 GENERATOR = torch.Generator().manual_seed(0)
 STUDENT = 2 * torch.randn(3, 4, 9, generator=GENERATOR, dtype=torch.float64)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from course_lib.experiments import ch02_bilstm as lab
-from course_lib.masking import IGNORED
 from course_lib.methods import bilstm
-from course_lib.mutants import mutant
+from course_lib.mistakes import mutant
+from course_lib.shared.masking import IGNORED
 
 REAL = [{"input_ids": [3, 4], "label": 1, "teacher_logits": np.array([-1.0, 1.0])}]
 MADE = [{"input_ids": [2], "label": 1, "teacher_logits": np.array([0.5, -0.5])}]

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from course_lib.experiments import ch03_distilbert as lab
 from course_lib.methods import distilbert
-from course_lib.students import blocks
+from course_lib.shared.students import blocks
 
 BATCH = {"input_ids": torch.tensor([[2, 7, 9, 3], [2, 8, 3, 0]]),
          "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),

@@ -7,11 +7,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from course_lib import answers, results
-from course_lib.data import pad
+from course_lib.experiments import answers, records, sentences
 from course_lib.experiments import ch04_pkd as lab
-from course_lib.experiments import sentences
 from course_lib.methods import pkd
+from course_lib.shared.batches import pad
 
 TINY = {"vocab_size": 60, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 48,
         "max_position_embeddings": 16, "initializer_range": 0.3}
@@ -115,7 +114,7 @@ def test_the_poll_needs_a_lead_that_its_interval_shows(monkeypatch):
     def measured(numbers):
         runs = [{"arm": arm, "seed": seed, "accuracy": value + 0.01 * seed} for arm, value in
                 zip(options, numbers, strict=True) for seed in range(5)]
-        monkeypatch.setattr(results, "load", lambda name: {"arms": dict.fromkeys(options), "runs": runs})
+        monkeypatch.setattr(records, "load", lambda name: {"arms": dict.fromkeys(options), "runs": runs})
         return lab.poll_result()[0]
 
     assert measured((80, 81, 83, 82)) == "c"

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from course_lib import results
 from course_lib.experiments import ch05_tinybert as lab
+from course_lib.experiments import records
 from course_lib.methods import tinybert
-from course_lib.students import SHAPES, blocks
+from course_lib.shared.students import SHAPES, blocks
 
 
 def sentences(count=40, seed=0):
@@ -102,7 +102,7 @@ def test_a_map_of_zeros_pays_more_than_the_price_of_silence_by_the_mean(tiny):
 
 def test_the_poll_follows_the_measurement(monkeypatch):
     flat = {arm: [80.0, 81.0, 79.0] for arm in lab.ARMS}
-    monkeypatch.setattr(results, "values", lambda name, arm, number: flat[arm])
+    monkeypatch.setattr(records, "values", lambda name, arm, number: flat[arm])
     assert lab.poll_result()[0] == "e"
     flat["without hidden"] = [70.0, 71.2, 69.1]
     assert lab.poll_result()[0] == "b"

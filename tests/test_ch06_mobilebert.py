@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from course_lib import probes, results
 from course_lib.experiments import ch06_mobilebert as lab
+from course_lib.experiments import records
 from course_lib.methods import hinton, mobilebert
+from course_lib.shared import probes
 
 
 def sentences(count=40):
@@ -123,7 +124,7 @@ def test_transfer_brings_the_blocks_nearer_and_a_copy_has_nothing_left(tiny):
 
 def test_the_poll_follows_the_measurement(monkeypatch):
     flat = {arm: [80.0, 81.0, 79.0] for arm in lab.ARMS}
-    monkeypatch.setattr(results, "values", lambda name, arm, number: flat[arm])
+    monkeypatch.setattr(records, "values", lambda name, arm, number: flat[arm])
     assert lab.poll_result()[0] == "e"
     flat["progressive"] = [85.0, 86.2, 84.1]
     assert lab.poll_result()[0] == "d"

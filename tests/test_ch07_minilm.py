@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from course_lib.experiments import ch07_minilm as lab
 from course_lib.experiments import sentences
 from course_lib.methods import minilm
-from course_lib.students import blocks
+from course_lib.shared.students import blocks
 
 SHAPE = {"vocab_size": 60, "num_hidden_layers": 6, "num_attention_heads": 12, "max_position_embeddings": 40,
          "initializer_range": 0.3}
@@ -115,6 +115,6 @@ def test_the_fair_baseline_takes_as_many_steps_as_the_students_with_a_teacher():
 
 
 def test_the_arms_are_the_same_after_a_trip_through_json():
-    """`results.measure` compares stored and present arms; a tuple would come back as a list, and nothing be kept."""
+    """`measuring.measure` compares stored and present arms; a tuple would come back as a list, and nothing be kept."""
     for arm in lab.ARMS.values():
         assert json.loads(json.dumps(asdict(arm))) == asdict(arm)

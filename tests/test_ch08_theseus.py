@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from course_lib.data import in_order
 from course_lib.experiments import ch04_pkd as ch04
 from course_lib.experiments import ch08_theseus as lab
 from course_lib.experiments import sentences
-from course_lib.measures import accuracy, predict_logits
 from course_lib.methods.theseus import first_full_step
+from course_lib.shared.batches import in_order
+from course_lib.shared.measures import accuracy, predict_logits
 
 SHIPS = [name for name, arm in lab.ARMS.items() if arm.replacing]
 ALL_NEW = "scc0 scc1 scc2"

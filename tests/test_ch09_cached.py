@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from course_lib.answers import committed
 from course_lib.experiments import ch09_cached as lab
-from course_lib.measures import count_parameters
+from course_lib.experiments.answers import committed
 from course_lib.methods.cached import keys_of
-from course_lib.training import History
+from course_lib.shared.measures import count_parameters
+from course_lib.shared.training import History
 
 
 def test_the_reports_models_are_counted_exactly_without_being_built():
@@ -70,9 +70,9 @@ def test_a_shuffled_cache_moves_the_answers_and_nothing_else():
 
 
 def test_a_student_of_the_japanese_teacher_answers_like_it_on_the_training_sentences():
-    from course_lib import japanese
-    from course_lib.data import encode
+    from course_lib.material import japanese
     from course_lib.methods import cached
+    from course_lib.shared.batches import encode
 
     data = japanese.sentences()["train"]
     tokenizer = japanese.tokenizer(data["text"])

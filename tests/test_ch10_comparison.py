@@ -8,12 +8,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from course_lib import results
-from course_lib.data import pad
 from course_lib.experiments import ch09_cached as ch09
 from course_lib.experiments import ch10_comparison as lab
-from course_lib.experiments import sentences
-from course_lib.views.pareto import pareto_view
+from course_lib.experiments import measuring, records, sentences
+from course_lib.notebook.views.pareto import pareto_view
+from course_lib.shared.batches import pad
 
 TINY = {"vocab_size": 60, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 48, "num_labels": 2,
         "max_position_embeddings": 16, "initializer_range": 0.3}
@@ -44,7 +43,7 @@ def test_every_method_has_a_baseline_of_the_same_student_that_no_teacher_helps()
 
 def test_what_is_borrowed_exists_and_what_is_borrowed_is_not_described_twice():
     for name, (source, theirs) in lab.BORROWED.items():
-        assert theirs in results.experiment(source).ARMS, name
+        assert theirs in measuring.experiment(source).ARMS, name
         assert not lab.ARMS[name].answers and not lab.ARMS[name].cosine_weight
     assert OWN == ["DistilBERT", "1 x 384, labels", "1 layer, cached answers"]
 
@@ -131,7 +130,7 @@ def measured(monkeypatch):
     runs = [{"arm": name, "seed": seed, "accuracy": 60 + i + 0.1 * seed, "agreement": 70.0 + seed}
             for i, name in enumerate(lab.ARMS) for seed in range(5)]
     record = {"arms": dict.fromkeys(lab.ARMS), "runs": runs, "profile": profile}
-    monkeypatch.setattr(results, "load", lambda name: record)
+    monkeypatch.setattr(records, "load", lambda name: record)
     return record
 
 
@@ -172,9 +171,9 @@ def test_the_poll_needs_a_lead_that_its_interval_shows(measured):
 
 
 def test_the_committed_profile_knows_every_arm_and_every_student():
-    if not results._path("ch10").exists():
+    if not records.path_of("ch10").exists():
         pytest.skip("chapter 10 is not measured yet")
-    found = results.load("ch10")["profile"]
+    found = records.load("ch10")["profile"]
     assert set(found["training"]) == set(lab.ARMS) and set(found["students"]) == set(lab.STUDENTS)
     assert found == json.loads(json.dumps(found)) and found["threads"] == 1
     for one in found["students"].values():

@@ -16,10 +16,10 @@ import pytest
 pytest.importorskip("nbgrader", reason="nbgrader is not installed: python tools/set_up.py class")
 
 import simulated_class as simulated
+from classroom import assignments, grading, report, running, sandbox, submissions
 
-from course_lib.classroom import assignments, grading, report, running, sandbox, submissions
-from course_lib.exercises.questions import chapter
 from course_lib.notebook import pick
+from course_lib.notebook.exercises.questions import chapter
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.slow,
@@ -227,14 +227,15 @@ class TestSandbox:
 
     @WITH_BUBBLEWRAP
     def test_the_librarys_own_solutions_are_hidden(self, tmp_path):
-        done = self.run("import course_lib.exercises; print('here'); import course_lib.methods.hinton", tmp_path)
+        code = "import course_lib.notebook.exercises; print('here'); import course_lib.methods.hinton"
+        done = self.run(code, tmp_path)
         assert done.stdout.strip() == "here" and "course_lib.methods" in done.stderr
 
     def test_without_bubblewrap_a_plain_process_grades_and_says_so(self, course, tmp_path):
         student = simulated.Student(release(course, NAMES[0]), NAMES[0]).solves().first_is("while True: pass")
         file = tmp_path / "plain.ipynb"
         file.write_text(nbformat.writes(student.notebook), encoding="utf-8")
-        code = ("import sys; from pathlib import Path; from course_lib.classroom import grading, sandbox\n"
+        code = ("import sys; from pathlib import Path; from classroom import grading, sandbox\n"
                 "print(sandbox.explained()); (r,) = grading.grade(*map(Path, sys.argv[1:2]), 'plain', "
                 "*map(Path, sys.argv[2:4])); print(r.sandbox, r.points)")
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, file, course, tmp_path / "out"], text=True,

@@ -9,18 +9,10 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 
-from course_lib import data
-from course_lib.data import (
-    Batches,
-    MaskedBatch,
-    best_alignment,
-    load_data,
-    mask_tokens,
-    normalise,
-    pad,
-    strip_markup,
-    windows,
-)
+from course_lib.material import data
+from course_lib.material.data import load_data, normalise
+from course_lib.material.sources import best_alignment, strip_markup
+from course_lib.shared.batches import Batches, MaskedBatch, mask_tokens, pad, windows
 
 NAMES = ["sentiment", "topics", "trec", "pairs", "wikipedia"]
 SIZES = {"sentiment": (8042, 481, 1547), "topics": (7227, 426, 1380), "trec": (4308, 261, 807),
@@ -290,7 +282,7 @@ def test_padding_is_masked_and_other_columns_are_stacked():
 
 @pytest.mark.assets
 def test_windows_cover_the_text_and_fit():
-    from course_lib.teachers import load_tokenizer
+    from course_lib.material.teachers import load_tokenizer
 
     tokenizer = load_tokenizer()
     rows = load_data("wikipedia")["validation"].select(range(50))

@@ -21,10 +21,10 @@ from transformers import (
     BertModel,
 )
 
-from course_lib import layer_maps
 from course_lib.methods import distilbert
 from course_lib.methods.distilbert import DistilBertRecipe
-from course_lib.students import blocks, count_parameters
+from course_lib.shared import layer_maps
+from course_lib.shared.students import blocks, count_parameters
 
 TINY = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 24,
         "max_position_embeddings": 16}

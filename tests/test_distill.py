@@ -26,12 +26,13 @@ from transformers import (
     BertTokenizerFast,
 )
 
-from course_lib import results, training
 from course_lib.__main__ import main
-from course_lib.data import load_data
 from course_lib.distill import METHODS, Settings, distill, load_bilstm
 from course_lib.distill.memory import estimate
 from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, Job, recipe_of
+from course_lib.experiments import records
+from course_lib.material.data import load_data
+from course_lib.shared import training
 
 GOOD, BAD = ["great", "fine", "lovely", "warm", "moving"], ["dull", "awful", "boring", "cold", "slow"]
 THINGS = ["film", "story", "actor", "scene", "music", "ending", "plot", "picture"]
@@ -405,4 +406,4 @@ def test_every_measured_number_of_the_last_line_is_there():
     for method in METHODS.values():
         experiment, arm = method.measured
         if experiment != "ch03":  # there the number is called top1
-            assert len(results.values(experiment, arm, "accuracy")) >= 5
+            assert len(records.values(experiment, arm, "accuracy")) >= 5

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from course_lib import layer_maps, probes
 from course_lib.__main__ import main
 from course_lib.doctor import diagnose
 from course_lib.doctor.logit_loss import FORMS, HARD, KL, recognise
@@ -29,9 +28,11 @@ from course_lib.methods import (
     theseus,
     tinybert,
 )
-from course_lib.projections import Projection
-from course_lib.students import copy_layers, new_student
-from course_lib.training import History, Recipe
+from course_lib.shared import layer_maps, probes
+from course_lib.shared.projections import Projection
+from course_lib.shared.starts import copy_layers
+from course_lib.shared.students import new_student
+from course_lib.shared.training import History, Recipe
 
 SHAPE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 32,
          "max_position_embeddings": 16, "num_labels": 3, "initializer_range": 0.25, "pad_token_id": 0}
@@ -128,7 +129,7 @@ def healthy_bilstm():
 
 def healthy_bilstm_with_words():
     student, teacher, batch, recipe, terms = healthy_bilstm()
-    stored = hinton.teacher_logits_of(teacher, batch)
+    stored = probes.teacher_logits_of(teacher, batch)
     student = bilstm.BiLstm(bilstm.random_vectors(90, 8), 3, hidden=6, fc=5)
     words = {"input_ids": (batch["input_ids"] + 29) * batch["attention_mask"], "teacher_logits": stored}
     return student, teacher, batch | words, recipe, terms
@@ -178,14 +179,14 @@ def healthy_theseus():
 
 def healthy_cached():
     teacher, batch = make_teacher(BertForSequenceClassification), make_batch(BertForSequenceClassification)
-    stored = hinton.teacher_logits_of(teacher, batch).log_softmax(-1)
+    stored = probes.teacher_logits_of(teacher, batch).log_softmax(-1)
     return (cached.document_student(teacher), teacher, batch | {"teacher_log_probs": stored}, cached.CachedRecipe(),
             cached.terms)
 
 
 def healthy_cached_top_k():
     teacher, batch = make_teacher(BertForMaskedLM), make_batch()
-    top = cached.top_k(hinton.teacher_logits_of(teacher, batch)[batch["labels"] != -100], 8, 2.0)
+    top = cached.top_k(probes.teacher_logits_of(teacher, batch)[batch["labels"] != -100], 8, 2.0)
     columns = {"teacher_top_ids": top.ids, "teacher_top_log_probs": top.log_probs,
                "teacher_rest_log_prob": top.rest_log_prob, "teacher_temperature": torch.full((ROWS,), 2.0),
                "teacher_classes": torch.full((ROWS,), 60)}
@@ -343,7 +344,7 @@ def test_a_teacher_without_no_grad(pair):
     pair.teacher.requires_grad_(True)
 
     def careless(student, batch):
-        teacher_logits = hinton.logits_of(pair.teacher, batch)
+        teacher_logits = probes.logits_of(pair.teacher, batch)
         return hinton.terms(student, None, batch | {"teacher_logits": teacher_logits}, pair.recipe)
 
     assert_names(pair.diagnose(careless), "teacher gradients", "error")
@@ -422,8 +423,8 @@ def test_published_layer_maps_make_sense(make):
 def soft_by_hand(pair, change):
     """A loss as people write it: `change(z_S, z_T, T)` is the soft part, 0.5 + 0.5 with the hard one."""
     def terms(student, batch):
-        z = hinton.logits_of(student, batch)
-        t = hinton.teacher_logits_of(pair.teacher, batch)
+        z = probes.logits_of(student, batch)
+        t = probes.teacher_logits_of(pair.teacher, batch)
         keep = batch["labels"] != -100
         hard = F.cross_entropy(z[keep], batch["labels"][keep])
         return {"soft": 0.5 * change(z[keep], t[keep], 2.0), "hard": 0.5 * hard}
@@ -497,7 +498,7 @@ def test_the_teacher_compared_with_itself(pair):
 
 def test_the_student_compared_with_itself(pair):
     def careless(student, batch):
-        own = batch | {"teacher_logits": hinton.logits_of(student, batch).detach()}
+        own = batch | {"teacher_logits": probes.logits_of(student, batch).detach()}
         soft = hinton.terms(student, None, own, replace(pair.recipe, hard_weight=0.0))
         return soft | {"hard": hinton.terms(student, pair.teacher, batch, pair.recipe)["hard"]}
 
@@ -515,8 +516,8 @@ def test_a_mask_that_is_not_passed(pair):
     def careless(student, batch):
         everything = dict(batch)
         mask = everything.pop("attention_mask")
-        logits = hinton.logits_of(student, everything)
-        teacher = hinton.teacher_logits_of(pair.teacher, batch)
+        logits = probes.logits_of(student, everything)
+        teacher = probes.teacher_logits_of(pair.teacher, batch)
         return {"soft": hinton.soft_target_loss(logits, teacher, mask if logits.ndim == 3 else None, temperature=2.0)}
 
     assert_names(pair.diagnose(careless, None), "attention mask", "error")
@@ -543,7 +544,7 @@ def test_padding_in_a_loss_on_layers(pair, careless):
 def test_padding_in_a_loss_on_logits():
     pair = Pair()
     report = pair.diagnose(lambda s, b: {"soft": hinton.soft_target_loss(
-        hinton.logits_of(s, b), hinton.teacher_logits_of(pair.teacher, b), temperature=2.0)}, None)
+        probes.logits_of(s, b), probes.teacher_logits_of(pair.teacher, b), temperature=2.0)}, None)
     assert_names(report, "padding", "warning")
 
 
@@ -552,7 +553,7 @@ def test_a_loss_at_unmasked_positions_only():
 
     def inverted(student, batch):
         mask = batch["attention_mask"].bool() & (batch["labels"] == -100)
-        return {"soft": hinton.soft_target_loss(hinton.logits_of(student, batch), hinton.teacher_logits_of(
+        return {"soft": hinton.soft_target_loss(probes.logits_of(student, batch), probes.teacher_logits_of(
             pair.teacher, batch), mask, temperature=2.0)}
 
     assert_names(pair.diagnose(inverted, None), "loss positions", "error")
@@ -606,7 +607,7 @@ def test_a_loss_that_changes_its_batch(pair):
 
 
 def test_a_loss_that_is_not_a_number(pair):
-    report = pair.diagnose(lambda s, b: {"soft": hinton.logits_of(s, b).sum() * float("nan")}, None)
+    report = pair.diagnose(lambda s, b: {"soft": probes.logits_of(s, b).sum() * float("nan")}, None)
     assert_names(report, "loss", "error")
 
 
@@ -614,7 +615,7 @@ def test_a_loss_that_is_not_a_number(pair):
 
 
 def test_a_cache_that_was_shuffled(pair):
-    pair.batch["teacher_logits"] = hinton.teacher_logits_of(pair.teacher, pair.batch)
+    pair.batch["teacher_logits"] = probes.teacher_logits_of(pair.teacher, pair.batch)
     assert_silent(pair.diagnose())
     pair.batch["teacher_logits"] = pair.batch["teacher_logits"].roll(1, dims=0)
     report = pair.diagnose()
@@ -625,13 +626,13 @@ def test_a_cache_that_was_shuffled(pair):
 
 def test_a_cache_with_one_row_for_all():
     pair = Pair(BertForSequenceClassification)
-    stored = hinton.teacher_logits_of(pair.teacher, pair.batch)
+    stored = probes.teacher_logits_of(pair.teacher, pair.batch)
     pair.batch["teacher_logits"] = stored[:1].expand_as(stored).clone()
     assert_names(pair.diagnose(), "cached teacher", "error")
 
 
 def test_a_cache_of_another_teacher(pair):
-    pair.batch["teacher_logits"] = hinton.teacher_logits_of(make_teacher(type(pair.teacher), seed=77), pair.batch)
+    pair.batch["teacher_logits"] = probes.teacher_logits_of(make_teacher(type(pair.teacher), seed=77), pair.batch)
     assert_names(pair.diagnose(), "cached teacher", "error")
 
 
@@ -803,10 +804,10 @@ def test_a_student_whose_forward_pass_fails(pair):
 
 
 def test_a_loss_that_raises_becomes_a_finding(pair):
-    report = pair.diagnose(lambda s, b: {"soft": hinton.logits_of(s, b) @ torch.ones(2, 2)}, None)
+    report = pair.diagnose(lambda s, b: {"soft": probes.logits_of(s, b) @ torch.ones(2, 2)}, None)
     assert_names(report, "loss", "error")
     assert "RuntimeError" in report.named("loss")[0].what
-    assert_names(pair.diagnose(lambda s, b: {"soft": hinton.logits_of(s, b)}, None), "loss", "error")
+    assert_names(pair.diagnose(lambda s, b: {"soft": probes.logits_of(s, b)}, None), "loss", "error")
     assert_names(pair.diagnose(lambda s, b: {}, None), "loss", "error")
 
 

@@ -29,13 +29,13 @@ from test_doctor import (
 )
 from transformers import BertForSequenceClassification
 
-from course_lib import layer_maps
-from course_lib.data import MaskedBatch, pad
 from course_lib.doctor import diagnose
 from course_lib.methods import bilstm_augmentation, cached, hinton, theseus, tinybert
-from course_lib.mutants import MUTANTS, mutant
-from course_lib.students import copy_layers
-from course_lib.training import Recipe, train
+from course_lib.mistakes import MUTANTS, mutant
+from course_lib.shared import layer_maps, probes
+from course_lib.shared.batches import MaskedBatch, pad
+from course_lib.shared.starts import copy_layers
+from course_lib.shared.training import Recipe, train
 
 # --- Scenarios: each returns a report ---------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ def one_sum(**weights):
 
     def loss(student, batch):
         return {"loss": hinton.distillation_loss(
-            hinton.logits_of(student, batch), hinton.teacher_logits_of(pair.teacher, batch), batch["labels"],
+            probes.logits_of(student, batch), probes.teacher_logits_of(pair.teacher, batch), batch["labels"],
             temperature=recipe.temperature, hard_weight=recipe.hard_weight, soft_weight=recipe.soft_weight)}
 
     return pair.diagnose(loss, recipe)
@@ -150,7 +150,7 @@ def after_some_training(make, learning_rate, steps=40):
 def cached_top_4():
     """Top 4 of 60 words at T = 2, soft loss alone."""
     student, teacher, batch, _, terms = healthy_cached_top_k()
-    top = cached.top_k(hinton.teacher_logits_of(teacher, batch)[batch["labels"] != -100], 4, 2.0)
+    top = cached.top_k(probes.teacher_logits_of(teacher, batch)[batch["labels"] != -100], 4, 2.0)
     batch |= {"teacher_top_ids": top.ids, "teacher_top_log_probs": top.log_probs,
               "teacher_rest_log_prob": top.rest_log_prob}
     return student, teacher, batch, cached.CachedRecipe(temperature=2.0, hard_weight=0.0, soft_weight=1.0), terms

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from solutions import make_golden
 
-from course_lib import exercises as ex
-from course_lib.exercises import guard, store
-from course_lib.exercises.questions import Question, cases, chapter, chapter_names, question
-from course_lib.exercises.values import Value, equal, from_json, from_python, same_form, to_json
 from course_lib.methods import hinton
+from course_lib.notebook import exercises as ex
+from course_lib.notebook.exercises import guard, store
+from course_lib.notebook.exercises.questions import Question, cases, chapter, chapter_names, question
+from course_lib.notebook.exercises.values import Value, equal, from_json, from_python, same_form, to_json
 
 ROOT = Path(__file__).parents[1]
 MODULES = {name: importlib.import_module(f"solutions.{name}") for name in chapter_names()}
@@ -449,7 +449,7 @@ class TestProgress:
         assert ex.check("ch01.q1", again["softened"]).status == "correct"
 
     def test_it_works_in_plain_python_alone_in_a_folder(self, own_folder):
-        code = ("import torch\nfrom course_lib.exercises import check\n"
+        code = ("import torch\nfrom course_lib.notebook.exercises import check\n"
                 "def softened(logits, temperature):\n    return torch.softmax(logits / temperature, dim=-1)\n"
                 "print(check('ch01.q1', softened))\n")
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=own_folder, check=True)
@@ -594,9 +594,9 @@ class TestChapters:
         """The formula must not stand beside the question; hints say it in words, on request."""
         import inspect
 
-        from course_lib.exercises import checking
+        from course_lib.notebook.exercises import checking
 
         source = inspect.getsource(checking) + inspect.getsource(guard)
         body = inspect.getsource(solution(asked.name)).split("\n", 1)[1].strip()
-        own = sys.modules[f"course_lib.exercises.{asked.name.partition('.')[0]}"]
+        own = sys.modules[f"course_lib.notebook.exercises.{asked.name.partition('.')[0]}"]
         assert body not in source + inspect.getsource(own)

@@ -10,17 +10,10 @@ from solutions import lab2 as solutions
 from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_on_a_phone, values
 
 from course_lib.experiments import lab2_mistakes as lab
-from course_lib.mutants import MUTANTS
-from course_lib.views import comparable
-from course_lib.views.failure_lab import (
-    LABS,
-    failure_lab,
-    lab_text,
-    reading,
-    shown_runs,
-    stored_curves,
-    thinned,
-)
+from course_lib.experiments.lab2_mistakes import TEXTS, explorer, stored_curves
+from course_lib.mistakes import MUTANTS
+from course_lib.notebook.views import comparable
+from course_lib.notebook.views.failure_lab import failure_lab, lab_text, reading, shown_runs, thinned
 
 # ---- The experiment ------------------------------------------------------------------------------------------------
 
@@ -31,7 +24,7 @@ def states(*shape, seed=0, size=1.0):
 
 def test_every_arm_names_mistakes_of_the_catalogue_and_healthy_ones_none():
     for name, arm in lab.ARMS.items():
-        assert set(filter(None, arm.mistakes.split("+"))) <= MUTANTS.keys(), name
+        assert set(arm.mistakes) <= MUTANTS.keys(), name
     for where, healthy in lab.HEALTHY.items():
         assert lab.ARMS[healthy].lab == where and not lab.ARMS[healthy].mistakes
         assert lab.ARMS[lab.WRONG[where]].lab == where and lab.ARMS[lab.WRONG[where]].mistakes
@@ -67,7 +60,7 @@ def test_the_gradient_shares_are_those_of_the_exercise():
     rows = lab.sentences.examples("train")[:64]
     teacher = torch.stack([torch.as_tensor(row["teacher_logits"]) for row in rows])
     labels = torch.tensor([row["label"] for row in rows])
-    from course_lib.mutants import mutant
+    from course_lib.mistakes import mutant
 
     for squared in (True, False):
         wanted = solutions.teachers_share(lab.answers(model, rows), teacher, labels, 4.0, squared)
@@ -99,7 +92,7 @@ def test_the_shown_blanks_hide_their_words_and_nothing_else():
 
 @pytest.mark.assets
 def test_the_students_of_the_tying_lab_wear_their_mistakes():
-    from course_lib.mutants import mutant
+    from course_lib.mistakes import mutant
 
     def made(*mistakes):
         from contextlib import ExitStack
@@ -125,22 +118,22 @@ def test_the_students_of_the_tying_lab_wear_their_mistakes():
 @pytest.mark.parametrize("arm", ["500 labels, no T²", "untied, random head", "teacher side, frozen"])
 def test_a_short_run_of_each_lab_gives_numbers_and_a_curve_that_fits_the_view(arm, monkeypatch):
     monkeypatch.setenv("COURSE_PROGRESS", "0")
-    code = [MUTANTS[name].value() for name in lab.ARMS[arm].mistakes.split("+")]
+    code = [MUTANTS[name].value() for name in lab.ARMS[arm].mistakes]
     found, curve = lab.train_one(arm, seed=1, steps=2)
     assert all(math.isfinite(value) for value in found.values()) and "training_loss" in found
     assert curve["steps"] == [0, 1, 2] and len(curve["loss"]) == 2 and curve["arm"] == arm
-    text = lab_text(lab.ARMS[arm].lab)
+    text = lab_text(lab.ARMS[arm].lab, TEXTS)
     assert {m.key for m in text.measures} - {"loss"} <= curve["measures"].keys()
     assert all(len(shown) == len(curve["rows"]) for shown in curve["shown"])
     assert json.loads(json.dumps(curve)) == curve
-    assert [MUTANTS[name].value() for name in lab.ARMS[arm].mistakes.split("+")] == code, "the mistake is still on"
+    assert [MUTANTS[name].value() for name in lab.ARMS[arm].mistakes] == code, "the mistake is still on"
     again, _ = lab.train_one(arm, seed=1, steps=2, watch=False)
     assert again == found, "looking at a run must not change it"
 
 
 @pytest.mark.assets
 def test_the_map_of_the_projection_lab_stands_on_the_side_of_its_arm():
-    from course_lib.mutants import mutant
+    from course_lib.mistakes import mutant
 
     assert lab.narrow_student(0, frozen=False).projection.side == "student"
     with mutant("teacher_side_projection"):
@@ -154,7 +147,7 @@ def test_the_map_of_the_projection_lab_stands_on_the_side_of_its_arm():
 
 def curve(arm, number=0):
     """A made-up run: every number says which run, which measure and which step it belongs to."""
-    text = next(text for text in LABS if arm in text.runs.values())
+    text = next(text for text in TEXTS if arm in text.runs.values())
     steps = [0, 10, 20, 30, 40]
     wanted = [m.key for m in text.measures if m.key != "loss"]
     rows = {"words": [["1", "the"], ["2", ","], ["3", "##ization"]],
@@ -175,8 +168,8 @@ CURVES = {arm: curve(arm, number) for number, arm in enumerate(lab.ARMS)}
 
 
 def test_every_arm_can_be_reached_by_the_switches_and_every_position_of_the_switches_has_a_run():
-    assert {arm for text in LABS for arm in text.runs.values()} == lab.ARMS.keys()
-    for text in LABS:
+    assert {arm for text in TEXTS for arm in text.runs.values()} == lab.ARMS.keys()
+    for text in TEXTS:
         keys = [switch.key for switch in text.switches]
         for number in range(2 ** len(keys)):
             healthy, shown = shown_runs(text, [key for i, key in enumerate(keys) if number >> i & 1])
@@ -186,22 +179,23 @@ def test_every_arm_can_be_reached_by_the_switches_and_every_position_of_the_swit
 
 
 def test_the_switches_say_what_the_arms_do():
-    for text in LABS:
+    for text in TEXTS:
         for on, name in text.runs.items():
             arm = lab.ARMS[name]
             if text.key == "temperature":
                 assert (arm.temperature == 1, arm.labels == 0) == ("t1" in on, "all" in on)
-                assert (arm.mistakes == "missing_t_squared") == ("t2" in on and "t1" not in on)
+                assert (arm.mistakes == ("missing_t_squared",)) == ("t2" in on and "t1" not in on)
             elif text.key == "tying":
-                assert ("untied_head" in arm.mistakes, "head_left" in arm.mistakes) == ("untied" in on, "random" in on)
+                switched = ("untied_head" in arm.mistakes, "head_left_at_random" in arm.mistakes)
+                assert switched == ("untied" in on, "random" in on)
             else:
                 assert (bool(arm.mistakes), arm.frozen) == ("side" in on, "frozen" in on)
 
 
 def test_a_switch_without_what_it_needs_is_off():
-    assert shown_runs(lab_text("projection"), ["frozen"]) == ("student side", "student side")
+    assert shown_runs(lab_text("projection", TEXTS), ["frozen"]) == ("student side", "student side")
     with pytest.raises(ValueError, match="it has untied, random"):
-        shown_runs(lab_text("tying"), ["t2"])
+        shown_runs(lab_text("tying", TEXTS), ["t2"])
 
 
 def test_a_loss_curve_is_thinned_without_losing_its_mean_or_its_ends():
@@ -219,27 +213,27 @@ def test_a_step_shows_the_last_look_up_to_there():
 
 def test_a_missing_run_names_the_command():
     with pytest.raises(ValueError, match=r"untied.*course_lib\.results lab2"):
-        failure_lab({arm: c for arm, c in CURVES.items() if arm != "untied"})
+        failure_lab({arm: c for arm, c in CURVES.items() if arm != "untied"}, TEXTS)
     with pytest.raises(ValueError, match="temperature, tying, projection"):
-        failure_lab(CURVES, lab="commas")
+        failure_lab(CURVES, TEXTS, lab="commas")
 
 
 def test_without_a_script_the_last_step_of_every_run_is_there():
-    html = comparable(failure_lab(CURVES, yours=curve("untied", 20) | {"arm": "untied"})._repr_html_())
+    html = comparable(failure_lab(CURVES, TEXTS, yours=curve("untied", 20) | {"arm": "untied"})._repr_html_())
     for arm, stored in CURVES.items():
         cells = re.search(f'<th scope="row">{re.escape(arm)}</th>(.*?)</tr>', html)[1]
         shown = [float(cell.split()[0]) for cell in re.findall("<td>(.*?)</td>", cells)]
-        measures = lab_text(stored["lab"]).measures
+        measures = lab_text(stored["lab"], TEXTS).measures
         last = reading(stored, 40)
         assert shown == [pytest.approx(last[m.key], abs=0.5 * 10**-m.digits + 1e-9) for m in measures], arm
     assert html.count("your run") == 1
 
 
 def test_the_stored_runs_are_there_for_every_switch_and_stay_small():
-    view = failure_lab()
+    view = explorer()
     assert stored_curves().keys() == lab.ARMS.keys()
     assert len(json.dumps(view.data).encode()) < 60_000
-    assert view._repr_html_() == failure_lab()._repr_html_()
+    assert view._repr_html_() == explorer()._repr_html_()
 
 
 # ---- In a real browser -----------------------------------------------------------------------------------------------
@@ -247,7 +241,7 @@ def test_the_stored_runs_are_there_for_every_switch_and_stay_small():
 
 def expect(page, key, on, step, yours=None):
     """All numbers in the page are Python's."""
-    text = lab_text(key)
+    text = lab_text(key, TEXTS)
     healthy, shown = shown_runs(text, on)
     runs = {"healthy": CURVES[healthy]} | ({"switched": CURVES[shown]} if shown != healthy else {})
     runs |= {"yours": yours} if yours else {}
@@ -266,8 +260,8 @@ def expect(page, key, on, step, yours=None):
 @pytest.mark.browser
 def test_every_position_of_the_switches_shows_the_runs_that_python_names(watched):
     page = watched.page
-    page.set_content(page_of(failure_lab(CURVES)))
-    for text in LABS:
+    page.set_content(page_of(failure_lab(CURVES, TEXTS)))
+    for text in TEXTS:
         page.locator(f"[data-lab={text.key}]").check()
         expect(page, text.key, [], 40)
         on = []
@@ -284,7 +278,7 @@ def test_every_position_of_the_switches_shows_the_runs_that_python_names(watched
 @pytest.mark.browser
 def test_the_keyboard_alone_chooses_lab_mistake_and_step(watched):
     page = watched.page
-    page.set_content(page_of(failure_lab(CURVES)))
+    page.set_content(page_of(failure_lab(CURVES, TEXTS)))
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.dataset.lab") == "temperature"
     page.keyboard.press("ArrowDown")
@@ -315,7 +309,7 @@ def test_the_keyboard_alone_chooses_lab_mistake_and_step(watched):
 @pytest.mark.browser
 def test_the_step_stays_between_switches_and_marks_follow_it(watched):
     page = watched.page
-    page.set_content(page_of(failure_lab(CURVES, lab="tying", on=["untied"])))
+    page.set_content(page_of(failure_lab(CURVES, TEXTS, lab="tying", on=["untied"])))
     right = "[data-row-role=healthy].cv-right"
     assert page.locator(right).count() == 2
     page.locator("[data-control=step]").fill("1")
@@ -330,7 +324,7 @@ def test_the_step_stays_between_switches_and_marks_follow_it(watched):
 @pytest.mark.browser
 def test_a_switch_that_needs_another_one_waits_for_it(watched):
     page = watched.page
-    page.set_content(page_of(failure_lab(CURVES, lab="projection", on=["side", "frozen"])))
+    page.set_content(page_of(failure_lab(CURVES, TEXTS, lab="projection", on=["side", "frozen"])))
     expect(page, "projection", ["side", "frozen"], 40)
     page.locator("[data-switch=side]").uncheck()
     assert page.locator("[data-switch=frozen]").is_disabled() and not page.locator("[data-switch=frozen]").is_checked()
@@ -344,7 +338,7 @@ def test_a_switch_that_needs_another_one_waits_for_it(watched):
 def test_your_own_run_is_drawn_beside_the_stored_ones(watched):
     page = watched.page
     yours = curve("untied", 30)
-    page.set_content(page_of(failure_lab(CURVES, on=["random"], yours=yours)))
+    page.set_content(page_of(failure_lab(CURVES, TEXTS, on=["random"], yours=yours)))
     expect(page, "tying", ["random"], 40, yours)
     page.wait_for_selector("[data-chart=accuracy] path[data-curve=yours]")
     assert page.locator("[data-chart=accuracy] path").count() == 3
@@ -358,7 +352,7 @@ def test_your_own_run_is_drawn_beside_the_stored_ones(watched):
 @pytest.mark.browser
 def test_curves_lie_inside_their_picture_and_say_their_ends(watched):
     page = watched.page
-    page.set_content(page_of(failure_lab(CURVES, lab="projection", on=["side"])))
+    page.set_content(page_of(failure_lab(CURVES, TEXTS, lab="projection", on=["side"])))
     page.wait_for_selector("[data-chart=loss] path")
     boxes = page.evaluate("""() => [...document.querySelectorAll("path[data-curve]")].map(e => {
         const a = e.getBBox(), p = e.ownerSVGElement;
@@ -371,7 +365,7 @@ def test_curves_lie_inside_their_picture_and_say_their_ends(watched):
 @pytest.mark.browser
 def test_two_labs_on_one_page_live_apart(watched):
     page = watched.page
-    view = failure_lab(CURVES)
+    view = failure_lab(CURVES, TEXTS)
     page.set_content(page_of(view, view))
     first, second = page.locator(".course-view").all()
     second.locator("[data-lab=tying]").check()
@@ -384,16 +378,16 @@ def test_two_labs_on_one_page_live_apart(watched):
 @pytest.mark.browser
 def test_words_of_the_texts_stay_text(watched):
     page = watched.page
-    page.set_content(page_of(failure_lab(CURVES)))
+    page.set_content(page_of(failure_lab(CURVES, TEXTS)))
     assert page.locator(".cv-rows tbody th").first.inner_text() == "a <b>fine</b> film"
     watched.check()
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("text", LABS, ids=lambda text: text.key)
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.key)
 def test_a_phone_needs_no_sideways_scrolling(watched, text):
     on = [switch.key for switch in text.switches]
-    view = failure_lab(CURVES, lab=text.key, on=on, yours=curve(next(iter(text.runs.values())), 30))
+    view = failure_lab(CURVES, TEXTS, lab=text.key, on=on, yours=curve(next(iter(text.runs.values())), 30))
     show_on_a_phone(watched, view)
     watched.page.wait_for_selector("[data-chart=loss] path")
     assert_fits(watched)
@@ -402,8 +396,8 @@ def test_a_phone_needs_no_sideways_scrolling(watched, text):
 @pytest.mark.browser
 @pytest.mark.parametrize("host", HOSTS)
 def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
-    for text in LABS:
+    for text in TEXTS:
         on = [switch.key for switch in text.switches]
         yours = curve(next(iter(text.runs.values())), 30)
-        watched.page.set_content(page_of(failure_lab(CURVES, lab=text.key, on=on, yours=yours), host=host))
+        watched.page.set_content(page_of(failure_lab(CURVES, TEXTS, lab=text.key, on=on, yours=yours), host=host))
         assert_readable(watched, host)

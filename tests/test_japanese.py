@@ -2,8 +2,8 @@
 
 import torch
 
-from course_lib import japanese
-from course_lib.data import encode, pad
+from course_lib.material import japanese
+from course_lib.shared.batches import encode, pad
 
 
 def test_sixty_sentences_three_topics_and_no_text_on_two_sides():

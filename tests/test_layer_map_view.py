@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_on_a_phone
 
-from course_lib import layer_maps
 from course_lib.methods import pkd
-from course_lib.views import comparable
-from course_lib.views.layer_map import KINDS, PRESETS, layer_map_numbers, layer_map_view, preset_numbers
+from course_lib.notebook.views import comparable
+from course_lib.notebook.views.layer_map import KINDS, PRESETS, layer_map_numbers, layer_map_view, preset_numbers
+from course_lib.shared import layer_maps
 
 DEPTHS = list(product(range(1, 13), repeat=2))
 

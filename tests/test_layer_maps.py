@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import oracle
 
-from course_lib import layer_maps
+from course_lib.shared import layer_maps
 
 
 def teachers(layer_map):

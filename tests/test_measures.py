@@ -10,7 +10,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from course_lib import measures as m
+from course_lib.shared import measures as m
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 0.5], [0.0, 0.1, 0.2]])
 LABELS = torch.tensor([0, 1, 2, 0])

@@ -7,7 +7,7 @@ from oracle import oracle
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from course_lib.methods import minilm
-from course_lib.probes import scaled_dot_products, split_heads
+from course_lib.shared.probes import scaled_dot_products, split_heads
 
 V1 = "minilm/v1_last_layer"
 

@@ -9,9 +9,9 @@ from loss_properties import assert_all, assert_minimum_at_teacher, ragged_mask
 from oracle import oracle
 from transformers import BertConfig, BertForMaskedLM, MobileBertModel
 
-from course_lib import probes
 from course_lib.methods import mobilebert, mobilebert_schedule
 from course_lib.methods import mobilebert_model as models
+from course_lib.shared import probes
 
 STAGE = "mobilebert/tf2_layerwise/stage1"
 SMALL = {"vocab_size": 60, "num_hidden_layers": 2, "hidden_size": 32, "intra_bottleneck_size": 16,

@@ -15,8 +15,9 @@ import torch
 
 from course_lib.methods import hinton
 from course_lib.methods.hinton import soft_target_loss  # a name that was bound long before any mutant
-from course_lib.mutants import MUTANTS, Edit, edited, mutant
-from course_lib.mutants.patching import _compiled, function_at
+from course_lib.mistakes import MUTANTS, Edit, edited, mutant
+from course_lib.mistakes.patching import _compiled, function_at
+from course_lib.shared import probes
 
 ROOT = Path(__file__).parent.parent
 STUDENT, TEACHER = torch.tensor([[2.0, 1.0, -1.0]]), torch.tensor([[3.0, -1.0, 0.0]])
@@ -123,12 +124,12 @@ def test_a_decorator_stays_in_force_around_the_edited_function():
             return SimpleNamespace(logits=super().forward(input_ids))
 
     model = Answer(2, 2).eval()
-    edit = Edit("course_lib.methods.hinton:teacher_logits_of", "return logits_of(teacher, batch)",
+    edit = Edit("course_lib.shared.probes:teacher_logits_of", "return logits_of(teacher, batch)",
                 "return 2 * logits_of(teacher, batch)")
     batch = {"input_ids": torch.ones(1, 2)}
-    right = hinton.teacher_logits_of(model, batch)
+    right = probes.teacher_logits_of(model, batch)
     with edited([edit]):
-        wrong = hinton.teacher_logits_of(model, batch)
+        wrong = probes.teacher_logits_of(model, batch)
     torch.testing.assert_close(wrong, 2 * right)
     assert not wrong.requires_grad
 

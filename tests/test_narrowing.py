@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from course_lib.narrowing import choose, copy_narrowed
-from course_lib.students import new_student
+from course_lib.shared.narrowing import choose, copy_narrowed
+from course_lib.shared.students import new_student
 
 
 @pytest.fixture

@@ -404,22 +404,26 @@ def course(tmp_path: Path) -> Path:
         "pyproject.toml": '[project]\nname = "x"\ndependencies = ["torch>=2"]\n',
         "constraints.txt": "# pins\nruff==1\ntorch==2.0\n",
         "course_lib/__init__.py": "", "course_lib/unused.py": "", "course_lib/deep.py": "x = 1\n",
-        "course_lib/views/__init__.py": "def _file(name): ...\nshared = _file('shared.css')\n",
-        "course_lib/views/slide.py": "from . import shared\ndef f():\n    from course_lib import deep\n",
-        "course_lib/views/slide.js": "1", "course_lib/views/shared.css": "a", "course_lib/views/other.js": "2",
-        "course_lib/results.py": "from course_lib.assets import DATA\n",
-        "course_lib/assets.py": "DATA = 0\nmanifest = (DATA, 'assets.toml')\n",
-        "course_lib/exercises/__init__.py": "", "course_lib/exercises/ch01.py": "", "course_lib/exercises/ch02.py": "",
-        "course_lib/exercises/golden/ch01.json": "{}",
+        "course_lib/notebook/__init__.py": "",
+        "course_lib/notebook/tables.py": "def file(name): ...\nshared = file('shared.css')\n",
+        "course_lib/notebook/views/__init__.py": "from course_lib.notebook.tables import shared\n",
+        "course_lib/notebook/views/slide.py": "from . import shared\ndef f():\n    from course_lib import deep\n",
+        "course_lib/notebook/views/slide.js": "1", "course_lib/notebook/views/other.js": "2",
+        "course_lib/notebook/shared.css": "a", "course_lib/experiments/__init__.py": "",
+        "course_lib/experiments/records.py": "from course_lib.material.assets import DATA\n",
+        "course_lib/material/assets.py": "DATA = 0\nmanifest = (DATA, 'assets.toml')\n",
+        "course_lib/notebook/exercises/__init__.py": "", "course_lib/notebook/exercises/ch01.py": "",
+        "course_lib/notebook/exercises/ch02.py": "",
+        "course_lib/notebook/exercises/golden/ch01.json": "{}",
         "data/assets.toml": "", "data/results/ch01.json": "{}", "data/results/ch02.json": "{}", "data/other.txt": "",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     chapter = tmp_path / "ch01_made_up.md"
-    chapter.write_text(source("%matplotlib inline\nfrom course_lib.views.slide import f",
-                              "from course_lib import results",
-                              "from course_lib.exercises import check", 'results.load("ch01")', 'check("ch01.q1")'))
+    chapter.write_text(source("%matplotlib inline\nfrom course_lib.notebook.views.slide import f",
+                              "from course_lib.experiments import records", 'records.load("ch01")',
+                              "from course_lib.notebook.exercises import check", 'check("ch01.q1")'))
     notebook = notebooks.read_source(chapter)
     notebook.metadata["course"] = notebooks.fingerprint(chapter, tmp_path)
     notebooks.write(notebook, chapter.with_suffix(".ipynb"))
@@ -427,9 +431,10 @@ def course(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", [
-    "course_lib/views/slide.py", "course_lib/views/slide.js", "course_lib/views/shared.css", "course_lib/deep.py",
-    "course_lib/views/__init__.py", "course_lib/results.py", "course_lib/assets.py", "course_lib/exercises/ch01.py",
-    "course_lib/exercises/golden/ch01.json", "data/assets.toml", "data/results/ch01.json"])
+    "course_lib/notebook/views/slide.py", "course_lib/notebook/views/slide.js", "course_lib/notebook/shared.css",
+    "course_lib/notebook/tables.py", "course_lib/deep.py", "course_lib/notebook/views/__init__.py",
+    "course_lib/experiments/records.py", "course_lib/material/assets.py", "course_lib/notebook/exercises/ch01.py",
+    "course_lib/notebook/exercises/golden/ch01.json", "data/assets.toml", "data/results/ch01.json"])
 def test_a_chapter_is_stale_when_something_changes_that_it_reads(course: Path, name: str) -> None:
     chapter = course / "ch01_made_up.md"
     assert notebooks.why_stale(chapter, course) == ""
@@ -437,8 +442,9 @@ def test_a_chapter_is_stale_when_something_changes_that_it_reads(course: Path, n
     assert notebooks.why_stale(chapter, course) == f"{name} changed"
 
 
-@pytest.mark.parametrize("name", ["course_lib/unused.py", "course_lib/views/other.js", "course_lib/exercises/ch02.py",
-                                  "data/results/ch02.json", "data/other.txt"])
+@pytest.mark.parametrize("name", [
+    "course_lib/unused.py", "course_lib/notebook/views/other.js", "course_lib/notebook/exercises/ch02.py",
+    "data/results/ch02.json", "data/other.txt"])
 def test_a_chapter_stays_fresh_when_something_else_changes(course: Path, name: str) -> None:
     (course / name).write_text("7")
     assert notebooks.why_stale(course / "ch01_made_up.md", course) == ""
@@ -452,25 +458,28 @@ def test_versions_of_what_a_chapter_can_see_count_and_those_of_tools_do_not(cour
 
 
 def test_a_file_that_came_or_went_makes_a_chapter_stale_and_a_long_list_is_cut(course: Path) -> None:
-    (course / "course_lib/views/slide.css").write_text("")
-    assert notebooks.why_stale(course / "ch01_made_up.md", course) == "course_lib/views/slide.css changed"
-    (course / "course_lib/views/slide.py").write_text("")  # now nothing leads to deep.py, nor to the shared style
+    (course / "course_lib/notebook/views/slide.css").write_text("")
+    assert notebooks.why_stale(course / "ch01_made_up.md", course) == "course_lib/notebook/views/slide.css changed"
+    (course / "course_lib/notebook/views/slide.py").write_text("")  # now nothing leads to deep.py
     assert notebooks.why_stale(course / "ch01_made_up.md", course) == (
-        "course_lib/views/slide.css, course_lib/views/slide.py, course_lib/deep.py changed")
+        "course_lib/notebook/views/slide.css, course_lib/notebook/views/slide.py, course_lib/deep.py changed")
 
 
 def test_a_page_that_counts_all_points_depends_on_all_exercises(course: Path) -> None:
-    needs = notebooks.freshness.depends_on(["from course_lib.exercises import progress", "progress()"], course)
-    assert {course / "course_lib/exercises/ch01.py", course / "course_lib/exercises/ch02.py"} <= set(needs)
+    needs = notebooks.freshness.depends_on(["from course_lib.notebook.exercises import progress", "progress()"], course)
+    exercises = course / "course_lib/notebook/exercises"
+    assert {exercises / "ch01.py", exercises / "ch02.py"} <= set(needs)
 
 
 def test_what_a_real_chapter_depends_on() -> None:
     parts = notebooks.fingerprint(notebooks.FOLDER / "ch01_hinton.md")
-    assert {"course_lib/methods/hinton.py", "course_lib/views/temperature.js", "course_lib/views/shared.css",
-            "course_lib/experiments/sentences.py", "course_lib/exercises/ch01.py", "course_lib/exercises/quiz.js",
-            "data/results/ch01.json", "data/assets.toml", "data/teachers/sentiment/card.json"} <= set(parts)
-    others = ("course_lib/classroom", "course_lib/__main__", "course_lib/mutants", "course_lib/methods/minilm",
-              "course_lib/exercises/ch02", "course_lib/views/pareto", "data/results/ch02", "data/japanese")
+    assert {"course_lib/methods/hinton.py", "course_lib/notebook/shared.css", "course_lib/experiments/sentences.py",
+            "course_lib/notebook/views/temperature.js", "course_lib/notebook/exercises/ch01.py",
+            "course_lib/notebook/exercises/quiz.js", "data/results/ch01.json", "data/assets.toml",
+            "data/teachers/sentiment/card.json"} <= set(parts)
+    others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/minilm",
+              "course_lib/notebook/exercises/ch02", "course_lib/notebook/views/pareto", "data/results/ch02",
+              "data/japanese")
     assert [part for part in parts if part.startswith(others)] == []
 
 

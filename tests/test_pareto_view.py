@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone
 
-from course_lib.measures import mean_and_interval, paired_difference
-from course_lib.views import comparable
-from course_lib.views.pareto import Axis, Point, best_within, front, pareto_numbers, pareto_view, verdict
+from course_lib.notebook.views import comparable
+from course_lib.notebook.views.pareto import Axis, Point, best_within, front, pareto_numbers, pareto_view, verdict
+from course_lib.shared.seeds import mean_and_interval, paired_difference
 
 XS = [Axis("size", "parameters, millions"), Axis("time", "time, share of the teacher's", 3)]
 YS = [Axis("accuracy", "accuracy, %", 2, teacher=86.6), Axis("agreement", "agreement, %")]

@@ -11,9 +11,9 @@ import torch
 from processes import in_two_processes
 from torch import nn
 
-from course_lib.masking import IGNORED, keep, masked_mean
-from course_lib.parts import parts_of, size
-from course_lib.training import Recipe, train
+from course_lib.shared.masking import IGNORED, keep, masked_mean
+from course_lib.shared.parts import parts_of, size
+from course_lib.shared.training import Recipe, train
 
 RECIPE = Recipe(steps=3, learning_rate=1e-2, clip=1e9)  # Adam forgives a factor; the gradient norm does not
 OVER = {"tokens": "tokens", "pairs": "token pairs", "labels": "labels"}
@@ -96,8 +96,8 @@ def test_a_batch_that_cannot_be_cut_is_refused_with_the_way_out():
 SCRIPT = """
 import json, os, sys
 import torch
-from course_lib.parts import begin, process_number, processes
-from course_lib.training import train
+from course_lib.shared.parts import begin, process_number, processes
+from course_lib.shared.training import train
 sys.path.insert(0, {tests!r})
 import test_parts
 begin()

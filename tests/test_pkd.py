@@ -6,11 +6,11 @@ from loss_properties import assert_all, assert_finite_at_extremes, assert_gradie
 from oracle import oracle
 from transformers import BertConfig, BertForSequenceClassification
 
-from course_lib import layer_maps
 from course_lib.methods import pkd
 from course_lib.methods.hinton import hard_loss, teacher_entropy
 from course_lib.methods.pkd import PkdRecipe
-from course_lib.students import blocks
+from course_lib.shared import layer_maps
+from course_lib.shared.students import blocks
 
 TINY = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 6, "num_attention_heads": 3, "intermediate_size": 24,
         "max_position_embeddings": 16, "num_labels": 3}

@@ -26,7 +26,7 @@ from transformers import (
     RoFormerModel,
 )
 
-from course_lib import probes
+from course_lib.shared import probes
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
          "intermediate_size": 24, "max_position_embeddings": 20}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone, values
 
-from course_lib.probes import Reading
-from course_lib.projections import Projection, price_of_collapse
-from course_lib.views.projection import principal_spreads, projection_numbers, projection_view
+from course_lib.notebook.views.projection import principal_spreads, projection_numbers, projection_view
+from course_lib.shared.probes import Reading
+from course_lib.shared.projections import Projection, price_of_collapse
 
 WIDTH = 48
 QUANTITIES = ("kept", "lost_error", "parameters", "best", "constant", "taught", "bert_parameters")

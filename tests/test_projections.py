@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from course_lib.projections import Projection, price_of_collapse
+from course_lib.shared.projections import Projection, price_of_collapse
 
 
 @pytest.fixture

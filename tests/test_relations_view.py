@@ -8,10 +8,10 @@ import torch
 from transformers import BertConfig, BertModel
 from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_on_a_phone, values
 
-from course_lib import probes
 from course_lib.methods import minilm
-from course_lib.views import comparable
-from course_lib.views.relations import KINDS, pack, relation_numbers, relation_scores, relations_view, unpack
+from course_lib.notebook.views import comparable
+from course_lib.notebook.views.relations import KINDS, pack, relation_numbers, relation_scores, relations_view, unpack
+from course_lib.shared import probes
 
 WORDS = ["[CLS]", "not", "bad", "$5", "[SEP]", "[PAD]", "[PAD]"]
 BATCH = {"input_ids": torch.tensor([[2, 5, 6, 7, 8, 9, 3], [2, 7, 6, 9, 3, 0, 0]]),

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from course_lib import results, statistics
-from course_lib.assets import DATA
-from course_lib.statistics import Prediction, pack
+from course_lib.experiments import measuring, records
+from course_lib.material.assets import DATA
+from course_lib.shared import statistics
+from course_lib.shared.statistics import Prediction, pack
 
 
 class PoolHere:
@@ -46,23 +47,23 @@ def fake(tmp_path, monkeypatch):
         return {"accuracy": seed + (1.0 if arm == "b" else 0.0)}
 
     module.run = run
-    monkeypatch.setattr(results, "experiment", lambda name: module)
-    monkeypatch.setattr(results, "ProcessPoolExecutor", PoolHere)
-    monkeypatch.setattr(results, "DATA", tmp_path)
+    monkeypatch.setattr(measuring, "experiment", lambda name: module)
+    monkeypatch.setattr(measuring, "ProcessPoolExecutor", PoolHere)
+    monkeypatch.setattr(records, "DATA", tmp_path)
     return module
 
 
 def test_a_second_call_measures_nothing_again(fake):
-    results.measure("ch99")
+    measuring.measure("ch99")
     assert len(fake.ran) == 10
-    results.measure("ch99")
+    measuring.measure("ch99")
     assert len(fake.ran) == 10
 
 
 def test_an_arm_with_a_layer_map_is_not_measured_again(fake):
     fake.ARMS = {"a": {"layer_map": ((1, 2), (2, 4))}}
-    results.measure("ch99")
-    results.measure("ch99")
+    measuring.measure("ch99")
+    measuring.measure("ch99")
     assert len(fake.ran) == 5
 
 
@@ -76,102 +77,102 @@ def test_a_run_that_fails_is_raised_and_the_others_are_kept(fake):
 
     fake.run = dies
     with pytest.raises(MemoryError):
-        results.measure("ch99")
-    assert len(results.load("ch99")["runs"]) == 9
+        measuring.measure("ch99")
+    assert len(records.load("ch99")["runs"]) == 9
     fake.run = whole
     fake.ran.clear()
-    record = results.measure("ch99")
+    record = measuring.measure("ch99")
     assert fake.ran == [("b", 2)]
     assert [(r["arm"], r["seed"]) for r in record["runs"]] == [(a, s) for a in "ab" for s in range(5)]
 
 
 def test_an_arm_that_changed_is_measured_anew_and_a_removed_one_is_dropped(fake):
-    results.measure("ch99")
+    measuring.measure("ch99")
     fake.ran.clear()
     fake.ARMS = {"b": {"lr": 3.0}}
-    record = results.measure("ch99")
+    record = measuring.measure("ch99")
     assert fake.ran == [("b", s) for s in range(5)] and {r["arm"] for r in record["runs"]} == {"b"}
 
 
 def test_an_arm_that_another_experiment_measured_is_taken_over_and_follows_it(fake, monkeypatch):
-    results.measure("ch99")
+    measuring.measure("ch99")
     fake.ran.clear()
     guest = SimpleNamespace(**vars(fake) | {"ARMS": {"mine": {"lr": 9.0}, "theirs": {}},
                                             "BORROWED": {"theirs": ("ch99", "b")}})
-    monkeypatch.setattr(results, "experiment", lambda name: guest if name == "ch98" else fake)
-    record = results.measure("ch98")
+    monkeypatch.setattr(measuring, "experiment", lambda name: guest if name == "ch98" else fake)
+    record = measuring.measure("ch98")
     assert fake.ran == [("mine", s) for s in range(5)]
-    assert results.values("ch98", "theirs", "accuracy") == results.values("ch99", "b", "accuracy")
+    assert records.values("ch98", "theirs", "accuracy") == records.values("ch99", "b", "accuracy")
     assert {r["arm"]: r.get("measured_in") for r in record["runs"]} == {"mine": None, "theirs": "ch99"}
     fake.run = lambda arm, seed: {"accuracy": 50.0}
     fake.ARMS = {"b": {"lr": 7.0}}
-    results.measure("ch99")
-    results.measure("ch98")
-    assert results.values("ch98", "theirs", "accuracy") == [50.0] * 5
+    measuring.measure("ch99")
+    measuring.measure("ch98")
+    assert records.values("ch98", "theirs", "accuracy") == [50.0] * 5
     guest.BORROWED = {"theirs": ("ch99", "a")}
     with pytest.raises(ValueError, match=r"'theirs' is 'a' of ch99, which has 0 of 5 runs"):
-        results.measure("ch98")
+        measuring.measure("ch98")
 
 
 def test_a_profile_is_measured_after_the_runs_and_again_when_an_arm_changes(fake):
     looks = []
     fake.profile = lambda: looks.append(len(fake.ran)) or {"look": len(looks)}
-    results.measure("ch99")
-    results.measure("ch99")
-    assert looks == [10] and results.load("ch99")["profile"] == {"look": 1}
+    measuring.measure("ch99")
+    measuring.measure("ch99")
+    assert looks == [10] and records.load("ch99")["profile"] == {"look": 1}
     fake.ARMS = {"a": {"lr": 1.0}}
-    results.measure("ch99")
-    assert looks == [10, 10] and results.load("ch99")["profile"] == {"look": 2}
+    measuring.measure("ch99")
+    assert looks == [10, 10] and records.load("ch99")["profile"] == {"look": 2}
 
 
 def test_pairs_are_made_by_seed_and_the_interval_decides(fake):
-    results.measure("ch99")
-    baseline, other = results.summary("ch99", "accuracy", baseline="a")
+    measuring.measure("ch99")
+    baseline, other = records.summary("ch99", "accuracy", baseline="a")
     assert baseline.gain is None and "the baseline" in str(baseline)
     # The seeds differ by 4 points, the arms by exactly 1: only the pairing can show it.
     assert other.gain.verdict == "better" and other.gain.interval.mean == 1.0
 
 
 def test_a_poll_has_a_leader_only_where_the_pairs_show_it(fake):
-    results.measure("ch99")
+    measuring.measure("ch99")
     options = {"x": "a", "y": "b"}
-    assert results.leader("ch99", options, "z") == (
+    assert records.leader("ch99", options, "z") == (
         "y", "The two best are 'b' and 'a'; they differ by 1.00 points, interval +1.00 to +1.00.")
-    letter, said = results.leader("ch99", options, "z", lowest=True)
+    letter, said = records.leader("ch99", options, "z", lowest=True)
     assert letter == "x" and said.startswith("The two lowest are 'a' and 'b'; they differ by 1.00 points")
     fake.ARMS = {"a": {}, "b": {}}  # changed, so measured anew: now the seeds disagree
     fake.run = lambda arm, seed: {"accuracy": float(seed % 2 == (arm == "b"))}
-    results.measure("ch99")
-    assert results.leader("ch99", options, "z")[0] == "z"
+    measuring.measure("ch99")
+    assert records.leader("ch99", options, "z")[0] == "z"
 
 
 def test_missing_numbers_name_the_command_that_makes_them(fake):
     with pytest.raises(FileNotFoundError, match=r"python -m course_lib\.results ch99"):
-        results.load("ch99")
-    results.measure("ch99")
+        records.load("ch99")
+    measuring.measure("ch99")
     with pytest.raises(ValueError, match="no run of 'c'; it has a, b"):
-        results.values("ch99", "c", "accuracy")
+        records.values("ch99", "c", "accuracy")
 
 
-NAMES = results.names()
+NAMES = measuring.names()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_committed_results_are_complete_and_of_the_present_arms(name):
-    module, record = results.experiment(name), results.load(name)
+    module, record = measuring.experiment(name), records.load(name)
     from dataclasses import asdict
 
     assert record["arms"] == json.loads(json.dumps({arm: asdict(s) for arm, s in module.ARMS.items()}))
     assert len(module.SEEDS) >= 5
     expected = [(arm, seed) for arm in module.ARMS for seed in module.SEEDS]
     assert [(r["arm"], r["seed"]) for r in record["runs"]] == expected
-    assert record["command"] == f"python -m course_lib.results {name}" and record["where"]["torch"]
-    assert [r for r in record["runs"] if r["arm"] in getattr(module, "BORROWED", {})] == results._borrowed(module)
+    assert record["command"] == f"python -m course_lib.experiments {name}" and record["where"]["torch"]
+    assert [r for r in record["runs"] if r["arm"] in getattr(module, "BORROWED", {})] == measuring._borrowed(module)
 
 
 def test_an_unknown_chapter_lists_the_known_ones():
     with pytest.raises(ValueError, match="ch01"):
-        results.experiment("ch77")
+        measuring.experiment("ch77")
 
 
 class TestClaims:
@@ -195,7 +196,7 @@ class TestClaims:
         return fake
 
     def test_every_arm_tries_the_same_list_and_goes_on_with_its_best(self, claims):
-        record = results.measure("ch99")
+        record = measuring.measure("ch99")
         assert record["chosen"] == {"labels": {"steps": 10}, "soft": {"steps": 100}}
         assert sorted(claims.ran) == sorted(
             [(arm, seed, steps) for arm in claims.ARMS for seed in range(2) for steps in (10, 100)]
@@ -204,41 +205,41 @@ class TestClaims:
             ("labels", s, 10) for s in range(4)] + [("soft", s, 100) for s in range(4)]
 
     def test_a_second_call_measures_nothing_again(self, claims):
-        first = results.measure("ch99")
+        first = measuring.measure("ch99")
         claims.ran.clear()
-        assert results.measure("ch99") == first and claims.ran == []
+        assert measuring.measure("ch99") == first and claims.ran == []
 
     def test_another_list_of_trials_chooses_again(self, claims):
-        results.measure("ch99")
+        measuring.measure("ch99")
         claims.ran.clear()
         claims.TRIALS = [{"steps": 10}, {"steps": 1000}]
-        record = results.measure("ch99")
+        record = measuring.measure("ch99")
         assert record["chosen"]["soft"] == {"steps": 10} and len(record["trials"]) == 8
         assert {r["trial"]["steps"] for r in record["runs"]} == {10}
         assert {steps for _, _, steps in claims.ran} == {10, 1000}  # 100 is no trial any more, and is not run
 
     def test_the_verdict_is_that_of_the_packed_answers(self, claims):
-        record = results.measure("ch99")
+        record = measuring.measure("ch99")
         (found,) = record["predictions"]
-        right = {arm: results.right("ch99", arm) for arm in claims.ARMS}
+        right = {arm: records.right("ch99", arm) for arm in claims.ARMS}
         gain = statistics.gain(right["soft"], right["labels"])
         assert found["gain"] == [gain.mean, gain.low, gain.high] and found["verdict"] == gain.verdict == "better"
-        assert found["as_predicted"] and results.predictions("ch99") == [found]
+        assert found["as_predicted"] and records.predictions("ch99") == [found]
 
     def test_an_arm_without_its_runs_is_not_judged(self, claims):
-        record = results.measure("ch99")
+        record = measuring.measure("ch99")
         record["runs"].pop()
-        assert results.judge(record, claims.PREDICTIONS, 4) == []
+        assert measuring.judge(record, claims.PREDICTIONS, 4) == []
 
 
-@pytest.mark.parametrize("name", [n for n in results.names() if (DATA / "results" / f"{n}.json").exists()
-                                  and "predictions" in results.load(n)])
+@pytest.mark.parametrize("name", [n for n in measuring.names() if (DATA / "results" / f"{n}.json").exists()
+                                  and "predictions" in records.load(n)])
 def test_every_verdict_in_the_repository_follows_from_the_packed_answers(name):
-    record, module = results.load(name), results.experiment(name)
-    assert record["predictions"] == results.judge(record, module.PREDICTIONS, len(module.SEEDS))
+    record, module = records.load(name), measuring.experiment(name)
+    assert record["predictions"] == measuring.judge(record, module.PREDICTIONS, len(module.SEEDS))
     for run in record["runs"] + record["trials"]:
         assert round(100 * statistics.unpack(run["right"]["accuracy"]).mean(), 2) == run["accuracy"]
     for arm, trial in record["chosen"].items():
         if all(any(r["arm"] == arm and r["trial"] == t and r["seed"] == s for r in record["trials"])
                for t in module.TRIALS for s in module.TRIAL_SEEDS):
-            assert trial == results.chosen(record["trials"], arm, module.TRIALS)
+            assert trial == measuring.chosen(record["trials"], arm, module.TRIALS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from course_lib import statistics as s
-from course_lib.statistics import Prediction
+from course_lib.shared import statistics as s
+from course_lib.shared.statistics import Prediction
 
 
 def simulated(gain: float, *, seeds=10, sentences=400, random, of_seed=0.02, of_sentence=1.0):

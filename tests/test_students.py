@@ -13,19 +13,15 @@ from transformers import (
     DistilBertModel,
 )
 
-from course_lib import layer_maps
-from course_lib.students import (
-    SHAPES,
-    bert_config,
-    blocks,
+from course_lib.shared import layer_maps
+from course_lib.shared.starts import (
     copy_embeddings,
     copy_factorised_embeddings,
     copy_head,
     copy_layers,
-    count_parameters,
     factorise_embeddings,
-    new_student,
 )
+from course_lib.shared.students import SHAPES, bert_config, blocks, count_parameters, new_student
 
 TINY = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 24,
         "max_position_embeddings": 16}

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from course_lib import teachers
-from course_lib.assets import DATA
-from course_lib.teachers import TEACHERS, load_encoder, load_teacher, load_tokenizer, score
+from course_lib.material import teachers
+from course_lib.material.assets import DATA
+from course_lib.material.teachers import TEACHERS, load_encoder, load_teacher, load_tokenizer, score
 
 NAMES = ["mlm", "sentiment", "topics"]
 AIMS = {"mlm": 42.0, "sentiment": 86.0, "topics": 89.0}

@@ -18,8 +18,8 @@ from course_lib.methods.theseus import (
     linear_rate,
     terms,
 )
-from course_lib.probes import read
-from course_lib.training import Recipe, train
+from course_lib.shared.probes import read
+from course_lib.shared.training import Recipe, train
 
 BATCH = {"input_ids": torch.tensor([[2, 5, 6, 3], [2, 8, 3, 0]]), "labels": torch.tensor([1, 2]),
          "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])}

@@ -10,8 +10,8 @@ import pytest
 from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone, values
 
 from course_lib.methods.theseus import TheseusRecipe, constant_rate, layer_path, linear_rate
-from course_lib.views import comparable
-from course_lib.views.theseus import default_presets, draw_chances, drawn, theseus_numbers, theseus_view
+from course_lib.notebook.views import comparable
+from course_lib.notebook.views.theseus import default_presets, draw_chances, drawn, theseus_numbers, theseus_view
 
 STEPS = 300
 LINEAR = TheseusRecipe(3, "linear", base=0.3, k=0.0035)

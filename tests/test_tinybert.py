@@ -6,12 +6,12 @@ from loss_properties import assert_all, assert_finite_at_extremes, assert_gradie
 from oracle import names, oracle
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-from course_lib import layer_maps
 from course_lib.methods import tinybert
 from course_lib.methods.hinton import teacher_entropy
 from course_lib.methods.tinybert import GENERAL, INTERMEDIATE, PREDICTION, TinyBertRecipe
-from course_lib.projections import Projection
-from course_lib.students import count_parameters, new_student
+from course_lib.shared import layer_maps
+from course_lib.shared.projections import Projection
+from course_lib.shared.students import count_parameters, new_student
 
 TINY = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 24,
         "max_position_embeddings": 16, "num_labels": 3}

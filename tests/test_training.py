@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib import training
-from course_lib.training import Recipe, TrainingDiverged, rate_factor, train, write_atomically
+from course_lib.shared import training
+from course_lib.shared.files import write_atomically
+from course_lib.shared.training import Recipe, TrainingDiverged, rate_factor, train
 
 RECIPE = Recipe(steps=12, learning_rate=1e-2, save_every=3, log_every=2)
 

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 from view_pages import HOSTILE, HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone, values
 
-from course_lib import plots, probes
-from course_lib.measures import calibration
-from course_lib.training import History
-from course_lib.views import Table, View, comparable, readable
-from course_lib.views.attention import DIGITS, attention_numbers, attention_view, pack
-from course_lib.views.sentence import guesses, sentence_explorer
-from course_lib.views.temperature import default_presets, temperature_numbers, temperature_view
+from course_lib.notebook import plots
+from course_lib.notebook.tables import Table, readable
+from course_lib.notebook.views import View, comparable
+from course_lib.notebook.views.attention import DIGITS, attention_numbers, attention_view, pack
+from course_lib.notebook.views.sentence import guesses, sentence_explorer
+from course_lib.notebook.views.temperature import default_presets, temperature_numbers, temperature_view
+from course_lib.shared import probes
+from course_lib.shared.measures import calibration
+from course_lib.shared.training import History
 
 LABELS = ["dog", "wolf", "cat", "lorry"]
 TEACHER, STUDENT = [6.0, 4.0, 3.2, -1.0], [3.0, 3.5, 0.0, 0.5]
@@ -287,7 +289,7 @@ def test_the_widget_answers_and_shows_its_own_errors(teacher):
 def test_the_widget_waits_until_the_typing_stops(teacher, monkeypatch):
     import asyncio
 
-    from course_lib.views import sentence
+    from course_lib.notebook.views import sentence
 
     monkeypatch.setattr(sentence, "WAIT", 0.01)
     explorer = sentence_explorer(teacher, "the [MASK]")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from browser import Watched
 
-from course_lib.views import View
+from course_lib.notebook.views import View
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -24,6 +24,7 @@ import print_book
 import yaml
 
 import notebooks
+from course_lib.experiments import measuring, records
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -68,17 +69,15 @@ shown" means that the interval of the difference contains zero. The chapters say
 
 def results_page() -> str:
     """The page of all measured numbers: one table per experiment, its first measure, against its first arm."""
-    from course_lib import results
-
     parts = [RESULTS]
-    for name in results.names():
+    for name in measuring.names():
         path = ROOT / "data" / "results" / f"{name}.json"
         sources = list((ROOT / "notebooks").glob(f"{name}_*.md"))
         if not path.exists() or not sources:
             continue  # a draft: its numbers enter the book with its chapter
-        record = results.load(name)
+        record = records.load(name)
         measure = next(key for key in record["runs"][0] if key not in ("arm", "seed"))
-        rows = "\n".join(row_of(line) for line in results.summary(name, measure, next(iter(record["arms"]))))
+        rows = "\n".join(row_of(line) for line in records.summary(name, measure, next(iter(record["arms"]))))
         parts += [f"## {title_of(sources[0])}", record["about"],
                   f"`{record['command']}` · {record['where']['hardware']} · torch {record['where']['torch']}",
                   f"| arm | {measure} | difference to the first row | |\n|---|---|---|---|\n{rows}"]
@@ -102,7 +101,7 @@ def row_of(line) -> str:
 
 def speed_page() -> str:
     """The page of sizes, times and memory, from what `make bench` measured."""
-    from course_lib.bench import page, record
+    from course_lib.experiments.speed import page, record
 
     return page.page(record.load())
 
@@ -114,7 +113,7 @@ docstrings. In a notebook, `show(function)` shows the code itself.
 """
 # Answers to exercises, measurements, mistakes and the grader are no reference.
 NOT_SHOWN = tuple(f"course_lib.{package}." for package in (
-    "bench", "exercises", "experiments", "mutants", "classroom"))
+    "notebook.exercises", "experiments", "mistakes"))
 
 
 def library_page() -> str:
@@ -165,7 +164,7 @@ def generated() -> dict[str, str]:
 
 def live_explorer() -> str:
     """The temperature explorer for the landing page: what a reader gets, in ten seconds and without a kernel."""
-    from course_lib.views.temperature import temperature_view
+    from course_lib.notebook.views.temperature import temperature_view
 
     view = temperature_view([5.0, 3.0, 1.0, 0.0], ["great", "good", "dull", "awful"], title="Soften a teacher's answer")
     return f"`````{{raw}} html\n{view._repr_html_()}\n`````"

@@ -24,8 +24,9 @@ WORKERS = str(max(1, min(4, os.cpu_count() or 1)))
 PYTEST = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-r", "fEs"]
 
 STAGES: dict[str, list[str]] = {
-    "assets": [PYTHON, "-m", "course_lib.assets"],
+    "assets": [PYTHON, "-m", "course_lib.material.assets"],
     "lint": [PYTHON, "-m", "ruff", "check", "."],
+    "house": [str(Path(PYTHON).with_name("lint-imports")), "--no-cache"],
     "pairs": [PYTHON, "tools/notebooks.py", "check"],
     "tests": [*PYTEST, "tests", "-m", "not browser", "-n", WORKERS, "--dist", "loadfile",
               "--ignore=tests/test_classroom.py"],

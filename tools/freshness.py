@@ -31,7 +31,7 @@ def depends_on(code: list[str], root: Path) -> list[Path]:
     found = set(modules)
     for module in modules:
         found |= read_by(module, root)
-    found |= named_by(cells, uses_results=root / LIBRARY / "results.py" in modules, root=root)
+    found |= named_by(cells, uses_results=root / LIBRARY / "experiments" / "records.py" in modules, root=root)
     return sorted(found)
 
 
@@ -118,7 +118,7 @@ def read_by(module: Path, root: Path) -> set[Path]:
         for entry in (root / "data").iterdir():
             if entry.name != "results" and any(text.split("/")[0] == entry.name for text in said):
                 found |= files_in(entry)
-    if module.name == "results.py" or f"{LIBRARY}.results" in known.imports:
+    if module.name == "records.py" or f"{LIBRARY}.experiments.records" in known.imports:
         found |= results_named(said, root)
     return found
 
@@ -127,7 +127,7 @@ def named_by(cells: list[ast.Module], *, uses_results: bool, root: Path) -> set[
     """The exercises and the measured results that a chapter's cells name, as in `check("ch01.q1")`."""
     said = {match[1] for cell in cells for text in texts(cell) if (match := CHAPTER_NAME.fullmatch(text))}
     found = results_named(said, root) if uses_results else set()
-    folder = root / LIBRARY / "exercises"
+    folder = root / LIBRARY / "notebook" / "exercises"
     calls = (node for cell in cells for node in ast.walk(cell) if isinstance(node, ast.Call))
     if any(ast.unparse(node) in ALL_CHAPTERS for node in calls):
         found |= {file for file in folder.glob("*.py") if CHAPTER_NAME.fullmatch(file.stem)}

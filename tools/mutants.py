@@ -86,7 +86,7 @@ def run_tests(tests: Sequence[str]) -> FirstFailure:
 
 def child(name: str | None, tests: Sequence[str], report: Connection) -> None:
     """In the fork: switch the mutant on, run its tests, say what happened."""
-    from course_lib.mutants import mutant
+    from course_lib.mistakes import mutant
 
     start = time.monotonic()
     try:
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str]) -> int:
     sys.path.insert(0, str(ROOT / "tests"))
     start = time.monotonic()
     import_everything()
-    from course_lib.mutants import MUTANTS
+    from course_lib.mistakes import MUTANTS
 
     unknown = [name for name in options.names if name not in MUTANTS]
     if unknown:
@@ -179,7 +179,7 @@ def import_everything() -> None:
     import torch
     import transformers
 
-    import course_lib.mutants
+    import course_lib.mistakes
 
     torch.set_num_threads(1)
     gc.freeze()  # the forks need not look through all these modules for garbage
@@ -187,7 +187,7 @@ def import_everything() -> None:
     # transformers loads its models when they are first asked for
     for name in ("BertModel", "BertForMaskedLM", "DistilBertModel", "Trainer", "MobileBertModel"):
         getattr(transformers, name)
-    assert hypothesis and pytest and course_lib.mutants
+    assert hypothesis and pytest and course_lib.mistakes
 
 
 if __name__ == "__main__":

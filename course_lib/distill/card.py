@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_lib import results
-from course_lib.assets import DATA
 from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, Method
-from course_lib.measures import mean_and_interval
+from course_lib.experiments import records
+from course_lib.material.assets import DATA
+from course_lib.shared.seeds import mean_and_interval
 
 if TYPE_CHECKING:
     from course_lib.distill.runs import Run
@@ -70,7 +70,7 @@ def _ours(method: Method) -> str:
     if method.measured is None:
         return "not measured"
     try:
-        values = results.values(*method.measured, "accuracy")
+        values = records.values(*method.measured, "accuracy")
     except (FileNotFoundError, ValueError, KeyError):
         return "not measured yet"
     topics = method.measured[0] == "ch09"

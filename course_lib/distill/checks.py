@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from transformers import AutoTokenizer
 
-from course_lib.assets import asset
 from course_lib.distill.plans import CLASSIFICATION, METHODS, Method
 from course_lib.distill.settings import Settings
 from course_lib.distill.students import with_classes
 from course_lib.distill.texts import Texts
-from course_lib.teachers import TEACHERS, Teacher, load_teacher
+from course_lib.material.assets import asset
+from course_lib.material.teachers import TEACHERS, Teacher, load_teacher
 
 
 def method_of(settings: Settings) -> Method:

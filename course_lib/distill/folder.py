@@ -16,8 +16,8 @@ import transformers
 from course_lib.distill.settings import Settings
 from course_lib.distill.students import Made
 from course_lib.distill.texts import Texts
-from course_lib.parts import process_number, wait_for_all
-from course_lib.training import write_atomically
+from course_lib.shared.files import write_atomically
+from course_lib.shared.parts import process_number, wait_for_all
 
 
 def is_same_run(folder: Path, settings: Settings) -> bool:

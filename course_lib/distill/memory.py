@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from course_lib.students import blocks, count_parameters
+from course_lib.shared.students import blocks, count_parameters
 
 
 def estimate(student: PreTrainedModel, teacher: PreTrainedModel | None, *, examples: int, tokens: int,
@@ -54,7 +54,7 @@ def table() -> str:
     import torch
     from transformers import BertForMaskedLM, BertForSequenceClassification
 
-    from course_lib.students import bert_config
+    from course_lib.shared.students import bert_config
 
     lines = ["| run (128 tokens, bfloat16) | examples in a part | weights | activations | logits | sum, GB |",
              "|---|---|---|---|---|---|"]

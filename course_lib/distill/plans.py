@@ -18,9 +18,10 @@ from transformers import PreTrainedModel
 from course_lib.distill.students import Made
 from course_lib.methods import bilstm, cached, distilbert, hinton, minilm, mobilebert, pkd, theseus, tinybert
 from course_lib.methods.mobilebert_schedule import parameter_groups
-from course_lib.parts import AveragedOver, Batch
-from course_lib.students import blocks
-from course_lib.training import Terms
+from course_lib.shared import probes
+from course_lib.shared.parts import AveragedOver, Batch
+from course_lib.shared.students import blocks
+from course_lib.shared.training import Terms
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _ours(job: Job, laptop: Training, paper: Training) -> Training:
 
 def _no_teacher(job: Job) -> list[Stage]:
     def terms(student: nn.Module, batch: Batch) -> dict:
-        return {"hard": hinton.hard_loss(hinton.logits_of(student, batch), batch["labels"])}
+        return {"hard": hinton.hard_loss(probes.logits_of(student, batch), batch["labels"])}
 
     training = _ours(job, Training(5e-5, epochs=3) if job.made.copied else FRESH, FINE_TUNING)
     if job.task == MASKED_LM:
@@ -171,7 +172,7 @@ def _tinybert(job: Job) -> list[Stage]:
         last = tinybert.PREDICTION
         stages.append(Stage(
             "prediction", lambda student, batch: {"prediction": tinybert.prediction_loss(
-                hinton.logits_of(student, batch), hinton.teacher_logits_of(job.teacher, batch),
+                probes.logits_of(student, batch), probes.teacher_logits_of(job.teacher, batch),
                 temperature=inside.temperature, as_in=inside.as_in)},
             _ours(job, Training(1e-3 if narrow else 2e-4, steps=150),
                   Training(last.learning_rate, epochs=last.epochs, batch_size=last.batch_size))))

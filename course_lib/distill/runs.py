@@ -29,7 +29,6 @@ from accelerate import PartialState
 from torch import nn
 from transformers import PreTrainedModel
 
-from course_lib.data import Batches, MaskedBatch, encode, in_order, pad, windows
 from course_lib.distill.card import model_card, paper_we_you
 from course_lib.distill.checks import all_texts, class_numbers, method_of, require_fit, teacher_of
 from course_lib.distill.folder import begin_folder, is_same_run, save_student, write_json
@@ -39,12 +38,15 @@ from course_lib.distill.settings import Settings
 from course_lib.distill.students import Made, by_spec, is_masked_lm
 from course_lib.distill.texts import Texts, read
 from course_lib.doctor import diagnose
-from course_lib.measures import accuracy, agreement, evaluate_masked_lm, latency_ratio, predict_logits
+from course_lib.material.teachers import Teacher
 from course_lib.methods.cached import ask_teacher, attach, load_soft_labels
-from course_lib.parts import begin, process_number, processes, wait_for_all
-from course_lib.students import count_parameters
-from course_lib.teachers import Teacher
-from course_lib.training import History, Recipe, autocast, train, write_atomically
+from course_lib.shared.batches import Batches, MaskedBatch, encode, in_order, pad, windows
+from course_lib.shared.clock import latency_ratio
+from course_lib.shared.files import write_atomically
+from course_lib.shared.measures import accuracy, agreement, evaluate_masked_lm, predict_logits
+from course_lib.shared.parts import begin, process_number, processes, wait_for_all
+from course_lib.shared.students import count_parameters
+from course_lib.shared.training import History, Recipe, autocast, train
 
 Say = Callable[[str], None]
 
@@ -246,7 +248,7 @@ class Run:
                 table.writeheader()
                 table.writerows(rows)
                 write_atomically(self.folder / name, lambda path, text=text: path.write_text(text.getvalue(), "utf-8"))
-        from course_lib.plots import learning_curves
+        from course_lib.notebook.plots import learning_curves
 
         measured = {name: h for name, h in self.histories.items() if h.scores}
         if measured:

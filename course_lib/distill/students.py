@@ -5,7 +5,7 @@
 | `half`, `third` | that share of the teacher's layers, its width; layers start as copies of the teacher's |
 | `3` | 3 layers, otherwise the same |
 | `3x192` | 3 layers x 192, the teacher's head count; embeddings by principal components, blocks fresh |
-| `tinybert-4`, ... | a shape by name (`course_lib.students.SHAPES`) |
+| `tinybert-4`, ... | a shape by name (`course_lib.shared.students.SHAPES`) |
 | `cached` | one layer: the embeddings are copies, everything else is fresh |
 | `mobilebert` | thin and as deep as the teacher |
 | `bilstm`, `bilstm-300` | one BiLSTM layer over GloVe vectors, that many units in each direction |
@@ -31,24 +31,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from course_lib import layer_maps
-from course_lib.data import encode
+from course_lib.material.teachers import Teacher, load_teacher
 from course_lib.methods.bilstm import BiLstm, WordVocabulary
 from course_lib.methods.cached import document_student
 from course_lib.methods.mobilebert import copy_outside_blocks
 from course_lib.methods.mobilebert_model import student_config_for
 from course_lib.methods.theseus import Theseus
-from course_lib.students import (
-    SHAPES,
-    blocks,
-    copy_embeddings,
-    copy_factorised_embeddings,
-    copy_head,
-    copy_layers,
-    new_student,
-)
-from course_lib.teachers import Teacher, load_teacher
-from course_lib.training import write_atomically
+from course_lib.shared import layer_maps
+from course_lib.shared.batches import encode
+from course_lib.shared.files import write_atomically
+from course_lib.shared.starts import copy_embeddings, copy_factorised_embeddings, copy_head, copy_layers
+from course_lib.shared.students import SHAPES, blocks, new_student
 
 
 @dataclass(frozen=True)
@@ -209,7 +202,7 @@ def _mobilebert(teacher: Teacher) -> Made:
 
 
 def _bilstm(hidden: int, teacher: Teacher, texts: Sequence[str], pairs: bool) -> Made:
-    from course_lib.word_vectors import glove
+    from course_lib.material.word_vectors import glove
 
     words, vectors = glove()
     vocabulary = WordVocabulary(texts, {word: i for i, word in enumerate(words)}, vectors)

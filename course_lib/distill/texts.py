@@ -21,7 +21,7 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from course_lib.data import load_data
+from course_lib.material.data import load_data
 
 LONGEST_LINE = 1_000_000  # characters; a longer one is an unclosed quotation mark, or no text
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}

@@ -23,7 +23,7 @@ from course_lib.doctor import behaviour_checks, loss_checks, model_checks
 from course_lib.doctor.evidence import Batch, Case, Terms, examine, one_line
 from course_lib.doctor.reading import vocabulary_rows
 from course_lib.doctor.report import Finding, Report
-from course_lib.training import History
+from course_lib.shared.training import History
 
 __all__ = ["Finding", "Report", "diagnose"]
 

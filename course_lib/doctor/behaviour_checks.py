@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from course_lib import measures
 from course_lib.doctor.evidence import Case
 from course_lib.doctor.reading import CH1, CH7, CH9, COMMAS, answers, fresh_share, tied
 from course_lib.doctor.report import Finding, compare
-from course_lib.probes import Reading
+from course_lib.shared import measures
+from course_lib.shared.probes import Reading
 
 
 def cache(case: Case) -> Iterable[Finding]:

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from course_lib import measures, probes
-from course_lib.masking import IGNORED, at_least_float32
-from course_lib.probes import Reading
-from course_lib.training import History
+from course_lib.shared import measures, probes
+from course_lib.shared.masking import IGNORED, at_least_float32
+from course_lib.shared.probes import Reading
+from course_lib.shared.training import History
 
 Batch = dict[str, Tensor]
 Terms = Callable[[nn.Module, Batch], Mapping[str, Tensor]]

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from course_lib.masking import IGNORED
+from course_lib.shared.masking import IGNORED
 
 Rows = Float[Tensor, "rows classes"]
 

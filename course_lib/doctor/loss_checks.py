@@ -21,7 +21,7 @@ from course_lib.doctor.logit_loss import (
 )
 from course_lib.doctor.reading import CH1, CH3, CH5, CH7, CH8, CH9, COMMAS, executed_blocks, fresh_share
 from course_lib.doctor.report import Finding, compare
-from course_lib.projections import price_of_collapse
+from course_lib.shared.projections import price_of_collapse
 
 
 def loss_runs(case: Case) -> Iterable[Finding]:
@@ -391,5 +391,3 @@ def _hardly_moved(case: Case) -> float | None:
 
 def _usable(case: Case) -> bool:
     return case.loss is not None and not case.loss.failure
-
-

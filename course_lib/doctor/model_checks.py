@@ -11,11 +11,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from course_lib import layer_maps
 from course_lib.doctor.evidence import Case, is_block
 from course_lib.doctor.reading import CH0, CH1, CH2, CH3, CH4, CH5, CH7, CH8, CH9, COMMAS, depth, vocabulary_rows
 from course_lib.doctor.report import Finding, compare
-from course_lib.masking import IGNORED
+from course_lib.shared import layer_maps
+from course_lib.shared.masking import IGNORED
 
 HALF = (torch.float16, torch.bfloat16)
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.doctor.evidence import Case
-from course_lib.masking import IGNORED
-from course_lib.students import blocks
+from course_lib.shared.masking import IGNORED
+from course_lib.shared.students import blocks
 
 CH0, CH1, CH2 = "Chapter 0, Start here", "Chapter 1, Soft targets", "Chapter 2, Distilled BiLSTM"
 CH3 = "Chapter 3, DistilBERT"

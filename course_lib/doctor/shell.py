@@ -19,7 +19,7 @@ from transformers.utils import logging
 from course_lib.doctor import diagnose
 from course_lib.doctor.evidence import one_line
 from course_lib.doctor.report import Report
-from course_lib.masking import IGNORED
+from course_lib.shared.masking import IGNORED
 
 # Each is followed by a different word, so that a student which looks at the context gives different answers.
 SENTENCES = (

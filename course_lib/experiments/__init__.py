@@ -1,1 +1,1 @@
-"""The experiments behind the tables of the book, one module per chapter; `course_lib.results` runs them."""
+"""The experiments behind the tables of the book, one module per chapter; `course_lib.experiments` runs them."""

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from course_lib.data import Batches
+from course_lib.experiments import records
 from course_lib.experiments.sentences import SEEDS, examples, prepare, scores, teacher
-from course_lib.masking import IGNORED
 from course_lib.methods import hinton
-from course_lib.students import new_student
-from course_lib.training import Recipe, train
+from course_lib.shared.batches import Batches
+from course_lib.shared.masking import IGNORED
+from course_lib.shared.students import new_student
+from course_lib.shared.training import Recipe, train
 
 __all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "examples", "loss_terms", "poll_result", "prepare", "run", "scores",
            "student", "teacher", "training_set"]
@@ -86,6 +87,5 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
 
 def poll_result() -> tuple[str, str]:
     """The option of chapter 1's poll that fits the measurement, and the numbers that say so."""
-    from course_lib import results
 
-    return results.leader("ch01", {"a": "labels", "b": "soft, T=1", "c": "soft, T=4", "d": "soft, T=20"}, "e")
+    return records.leader("ch01", {"a": "labels", "b": "soft, T=1", "c": "soft, T=4", "d": "soft, T=20"}, "e")

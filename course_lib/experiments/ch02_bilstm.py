@@ -21,18 +21,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib import results
-from course_lib.assets import asset
-from course_lib.data import Batches, load_data, pad
-from course_lib.experiments import sentences
+from course_lib.experiments import records, sentences
 from course_lib.experiments.sentences import SEEDS, teacher
-from course_lib.masking import IGNORED
-from course_lib.measures import Latency, latency_ratio
+from course_lib.material.assets import asset
+from course_lib.material.data import load_data
+from course_lib.material.word_vectors import glove
 from course_lib.methods import bilstm
 from course_lib.methods import bilstm_augmentation as augmentation
-from course_lib.mutants import mutant
-from course_lib.training import History, Recipe, train
-from course_lib.word_vectors import glove
+from course_lib.mistakes import mutant
+from course_lib.shared.batches import Batches, pad
+from course_lib.shared.clock import Latency, latency_ratio
+from course_lib.shared.masking import IGNORED
+from course_lib.shared.training import History, Recipe, train
 
 __all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "augmented", "fit", "latency", "lexicon", "made_up", "poll_result",
            "prepare", "run", "scores", "student", "tagged", "teacher", "vocabulary", "word_rows"]
@@ -208,4 +208,4 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
 def poll_result() -> tuple[str, str]:
     """The option of the chapter's poll that fits the measurement, and the numbers that say so."""
     arms = ("labels", "logits", "labels + augmented text", "logits + augmented text")
-    return results.leader("ch02", dict(zip("abcd", arms, strict=True)), "e")
+    return records.leader("ch02", dict(zip("abcd", arms, strict=True)), "e")

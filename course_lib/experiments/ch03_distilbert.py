@@ -18,13 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DistilBertForMaskedLM, PreTrainedModel
 
-from course_lib import layer_maps
-from course_lib.assets import DATA, cache_folder
-from course_lib.data import Batches, MaskedBatch, in_order, load_data, windows
-from course_lib.masking import IGNORED
+from course_lib.experiments import records
+from course_lib.material.assets import DATA, cache_folder
+from course_lib.material.data import load_data
+from course_lib.material.teachers import Teacher, load_teacher
 from course_lib.methods import distilbert
-from course_lib.teachers import Teacher, load_teacher
-from course_lib.training import Recipe, Terms, autocast, train, write_atomically
+from course_lib.shared import layer_maps
+from course_lib.shared.batches import Batches, MaskedBatch, in_order, windows
+from course_lib.shared.files import write_atomically
+from course_lib.shared.masking import IGNORED
+from course_lib.shared.training import Recipe, Terms, autocast, train
 
 ABOUT = "Wikipedia, masked LM, DistilBERT student of half depth: each loss left out, and the copy left out."
 SEEDS = range(5)
@@ -187,7 +190,6 @@ def prepare() -> None:
 
 def poll_result() -> tuple[str, str]:
     """The option of chapter 3's poll that fits the measurement, and the numbers that say so."""
-    from course_lib import results
 
     options = {"a": "without L_ce", "b": "without L_cos", "c": "without L_mlm", "d": "random start"}
-    return results.leader("ch03", options, "e", "top1", lowest=True)
+    return records.leader("ch03", options, "e", "top1", lowest=True)

@@ -33,17 +33,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_lib import layer_maps, probes
-from course_lib.answers import kept
-from course_lib.data import Batches, in_order
-from course_lib.experiments import sentences
+from course_lib.experiments import records, sentences
+from course_lib.experiments.answers import kept
 from course_lib.experiments.sentences import BATCH_SIZE, RECIPE, SEEDS, answer_losses, half_depth, scores, teacher
-from course_lib.layer_maps import LayerMap
-from course_lib.measures import gradient_shares
+from course_lib.material.teachers import TEACHERS, new_model
 from course_lib.methods import pkd
 from course_lib.methods.cached import SoftLabels, attach, keys_of
-from course_lib.teachers import TEACHERS, new_model
-from course_lib.training import Terms, autocast
+from course_lib.shared import layer_maps, probes
+from course_lib.shared.batches import Batches, in_order
+from course_lib.shared.layer_maps import LayerMap
+from course_lib.shared.measures import gradient_shares
+from course_lib.shared.training import Terms, autocast
 
 __all__ = ["ABOUT", "ARMS", "LONGER", "MAIN", "PAPER_START", "SEEDS", "centred", "cls_distances", "examples",
            "first_layers", "half_depth", "loss_terms", "poll_result", "prepare", "run", "scores", "start", "teacher",
@@ -229,6 +229,5 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
 
 def poll_result() -> tuple[str, str]:
     """The option of chapter 4's poll that fits the measurement, and the numbers that say so."""
-    from course_lib import results
 
-    return results.leader("ch04", {"a": "labels", "b": "labels + answers", "c": "PKD-skip", "d": "PKD-last"}, "e")
+    return records.leader("ch04", {"a": "labels", "b": "labels + answers", "c": "PKD-skip", "d": "PKD-last"}, "e")

@@ -20,22 +20,26 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_lib import layer_maps, probes
-from course_lib.assets import DATA, cache_folder
-from course_lib.data import Batches, encode, in_order, load_data
-from course_lib.experiments import sentences
+from course_lib.experiments import records, sentences
 from course_lib.experiments.sentences import BATCH_SIZE, SEEDS, examples, scores, teacher
-from course_lib.layer_maps import LayerMap
-from course_lib.masking import IGNORED, keep
-from course_lib.measures import gradient_shares, paired_difference
-from course_lib.methods import hinton, tinybert
+from course_lib.material.assets import DATA, cache_folder
+from course_lib.material.data import load_data
+from course_lib.material.teachers import Teacher, load_teacher
+from course_lib.material.word_vectors import glove
+from course_lib.methods import tinybert
 from course_lib.methods.tinybert import TinyBertRecipe
 from course_lib.methods.tinybert_augmentation import augment, masked_lm_guesser, nearest_neighbours
-from course_lib.projections import price_of_collapse
-from course_lib.students import copy_factorised_embeddings, new_student
-from course_lib.teachers import Teacher, load_teacher
-from course_lib.training import History, Recipe, Terms, autocast, train, write_atomically
-from course_lib.word_vectors import glove
+from course_lib.shared import layer_maps, probes
+from course_lib.shared.batches import Batches, encode, in_order
+from course_lib.shared.files import write_atomically
+from course_lib.shared.layer_maps import LayerMap
+from course_lib.shared.masking import IGNORED, keep
+from course_lib.shared.measures import gradient_shares
+from course_lib.shared.projections import price_of_collapse
+from course_lib.shared.seeds import paired_difference
+from course_lib.shared.starts import copy_factorised_embeddings
+from course_lib.shared.students import new_student
+from course_lib.shared.training import History, Recipe, Terms, autocast, train
 
 __all__ = ["ABOUT", "ARMS", "LAYER_MAP", "SEEDS", "SHAPE", "WHOLE", "Arm", "augmented", "examples", "explained_states",
            "first_stage", "inside_losses", "masked_lm", "new_sentences", "poll_result", "prepare", "run", "scores",
@@ -103,7 +107,7 @@ def inside_terms(recipe: TinyBertRecipe) -> Terms:
 
 def prediction_terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Stage 2: soft cross-entropy at temperature 1 with the teacher's stored logits."""
-    return {"prediction": tinybert.prediction_loss(hinton.logits_of(model, batch), batch["teacher_logits"])}
+    return {"prediction": tinybert.prediction_loss(probes.logits_of(model, batch), batch["teacher_logits"])}
 
 
 SECOND_TERMS = {"answers": prediction_terms, "labels": sentences.answer_terms(sentences.LABELS),
@@ -261,12 +265,11 @@ def _named(pattern: str, numbers: dict[str, float]) -> dict[str, float]:
 
 def poll_result() -> tuple[str, str]:
     """The option of chapter 5's poll that fits the measurement, and the numbers that say so."""
-    from course_lib import results
 
     options = {"a": "without attention", "b": "without hidden", "c": "only stage 2", "d": "labels in stage 2"}
-    means = {arm: sum(results.values("ch05", arm, "accuracy")) for arm in options.values()}
+    means = {arm: sum(records.values("ch05", arm, "accuracy")) for arm in options.values()}
     worst = min(means, key=means.get)
-    loss = paired_difference(results.values("ch05", worst, "accuracy"), results.values("ch05", WHOLE, "accuracy"))
+    loss = paired_difference(records.values("ch05", worst, "accuracy"), records.values("ch05", WHOLE, "accuracy"))
     letter = next(o for o, arm in options.items() if arm == worst) if loss.verdict == "worse" else "e"
     gap = loss.interval
     return letter, (f"The lowest of the four is '{worst}': {gap.mean:+.2f} points against '{WHOLE}', interval "

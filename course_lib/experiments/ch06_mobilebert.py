@@ -25,8 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib import probes
-from course_lib.data import Batches, in_order
+from course_lib.experiments import records
 from course_lib.experiments.sentences import (
     LABELS,
     LABELS_AND_ANSWERS,
@@ -37,14 +36,16 @@ from course_lib.experiments.sentences import (
     scores,
     teacher,
 )
-from course_lib.masking import keep
 from course_lib.methods.hinton import HintonRecipe
 from course_lib.methods.mobilebert import MobileBertRecipe, Phase, copy_outside_blocks, layer_transfer, phases
 from course_lib.methods.mobilebert_model import MobileBertForSequenceClassification, student_config_for
 from course_lib.methods.mobilebert_schedule import parameter_groups
-from course_lib.probes import Reading
-from course_lib.students import count_parameters, require_eval
-from course_lib.training import History, Recipe, Terms, autocast, train
+from course_lib.shared import probes
+from course_lib.shared.batches import Batches, in_order
+from course_lib.shared.masking import keep
+from course_lib.shared.probes import Reading
+from course_lib.shared.students import count_parameters, require_eval
+from course_lib.shared.training import History, Recipe, Terms, autocast, train
 
 __all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "Arm", "examples", "learn", "only_the_first", "phases_of", "poll_result",
            "prepare", "run", "scores", "sizes", "student", "teacher", "terms_of", "transfer_terms", "unexplained"]
@@ -244,6 +245,5 @@ def _numbered(name: str, values: list[float]) -> dict[str, float]:
 
 def poll_result() -> tuple[str, str]:
     """The option of chapter 6's poll that fits the measurement, and the numbers that say so."""
-    from course_lib import results
 
-    return results.leader("ch06", {"a": "labels + answers", "b": "auxiliary", "c": "joint", "d": "progressive"}, "e")
+    return records.leader("ch06", {"a": "labels + answers", "b": "auxiliary", "c": "joint", "d": "progressive"}, "e")

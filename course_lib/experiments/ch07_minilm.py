@@ -18,16 +18,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertModel, PreTrainedModel
 
-from course_lib import layer_maps, results
-from course_lib.assets import cache_folder
-from course_lib.data import Batches, in_order, load_data, windows
-from course_lib.experiments import sentences
+from course_lib.experiments import records, sentences
 from course_lib.experiments.sentences import SEEDS, scores
+from course_lib.material.assets import cache_folder
+from course_lib.material.data import load_data
+from course_lib.material.teachers import asset_hash, load_encoder
 from course_lib.methods import minilm
 from course_lib.methods.minilm import MiniLmRecipe
-from course_lib.students import copy_factorised_embeddings, copy_layers, new_student
-from course_lib.teachers import asset_hash, load_encoder
-from course_lib.training import History, Recipe, autocast, train, write_atomically
+from course_lib.shared import layer_maps
+from course_lib.shared.batches import Batches, in_order, windows
+from course_lib.shared.files import write_atomically
+from course_lib.shared.starts import copy_factorised_embeddings, copy_layers
+from course_lib.shared.students import new_student
+from course_lib.shared.training import History, Recipe, autocast, train
 
 __all__ = ["ABOUT", "ARMS", "SEEDS", "assistant", "distil", "fine_tune", "general_teacher", "general_text",
            "half_depth", "narrow", "poll_result", "prepare", "relation_distance", "run", "scores"]
@@ -175,4 +178,4 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
 
 def poll_result() -> tuple[str, str]:
     """The option of chapter 7's poll that fits the measurement, and the numbers that say so."""
-    return results.leader("ch07", dict(zip("abcde", NARROW[1:], strict=True)), "f")
+    return records.leader("ch07", dict(zip("abcde", NARROW[1:], strict=True)), "f")

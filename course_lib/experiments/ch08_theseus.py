@@ -22,14 +22,14 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from course_lib.data import in_order
-from course_lib.experiments import sentences
+from course_lib.experiments import records, sentences
 from course_lib.experiments.sentences import SEEDS, examples, prepare, scores, teacher
-from course_lib.measures import accuracy
 from course_lib.methods import theseus
 from course_lib.methods.theseus import Theseus, TheseusRecipe, layer_path
-from course_lib.mutants import mutant
-from course_lib.training import History, autocast, rate_factor
+from course_lib.mistakes import mutant
+from course_lib.shared.batches import in_order
+from course_lib.shared.measures import accuracy
+from course_lib.shared.training import History, autocast, rate_factor
 
 __all__ = ["ABOUT", "ARMS", "CONTROL", "MAIN", "SEEDS", "build", "examples", "path_accuracies",
            "poll_result", "prepare", "run", "scores", "share_learned", "stretched", "teacher", "terms", "train_ship"]
@@ -143,7 +143,6 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
 
 def poll_result() -> tuple[str, str]:
     """The option of chapter 8's poll that fits the measurement, and the numbers that say so."""
-    from course_lib import results
 
     options = {"a": "labels", "b": "labels + answers", "c": "Theseus, p=0.5, then 1", "d": "Theseus, linear"}
-    return results.leader("ch08", options, "e")
+    return records.leader("ch08", options, "e")

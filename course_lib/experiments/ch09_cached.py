@@ -16,21 +16,18 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
-from course_lib import layer_maps
-from course_lib.answers import SPLITS, kept
-from course_lib.data import Batches, encode, in_order, load_data
-from course_lib.measures import (
-    accuracy,
-    agreement,
-    calibration,
-    count_parameters,
-    predict_logits,
-)
-from course_lib.methods import cached, hinton
+from course_lib.experiments import records
+from course_lib.experiments.answers import SPLITS, kept
+from course_lib.material.data import load_data
+from course_lib.material.teachers import Teacher, load_teacher
+from course_lib.methods import cached
 from course_lib.methods.cached import SoftLabels, ask_teacher, attach
-from course_lib.students import copy_factorised_embeddings, copy_layers, new_student
-from course_lib.teachers import Teacher, load_teacher
-from course_lib.training import History, Recipe, autocast, train
+from course_lib.shared import layer_maps, probes
+from course_lib.shared.batches import Batches, encode, in_order
+from course_lib.shared.measures import accuracy, agreement, calibration, count_parameters, predict_logits
+from course_lib.shared.starts import copy_factorised_embeddings, copy_layers
+from course_lib.shared.students import new_student
+from course_lib.shared.training import History, Recipe, autocast, train
 
 ABOUT = "Wikipedia leads, one layer from stored probabilities: rate, start, size, budget, shuffled cache, TF-IDF."
 SEEDS = range(5)
@@ -212,7 +209,7 @@ def live_against_cached(pairs: int = 5) -> float:
     def seconds(live: bool) -> float:
         started = time.perf_counter()
         with autocast("auto"):
-            row = {"teacher_log_probs": hinton.teacher_logits_of(teacher().model, batch)} if live else {}
+            row = {"teacher_log_probs": probes.teacher_logits_of(teacher().model, batch)} if live else {}
             sum(terms(model, batch | row).values()).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -261,10 +258,9 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
 
 def poll_result() -> tuple[str, str]:
     """The option of chapter 9's poll that fits the measurement, and the numbers that say so."""
-    from course_lib import results
 
     options = {"a": "TF-IDF", "b": "labels", "c": "labels + answers", "d": "first layer copied"}
-    return results.leader("ch09", options, "e")
+    return records.leader("ch09", options, "e")
 
 
 # --- The same in Japanese: mechanics only ----------------------------------------------------------------------------

@@ -28,9 +28,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_lib import results
-from course_lib.assets import DATA
-from course_lib.data import Batches, load_data, pad
 from course_lib.experiments import ch01_hinton as ch01
 from course_lib.experiments import ch02_bilstm as ch02
 from course_lib.experiments import ch04_pkd as ch04
@@ -39,7 +36,7 @@ from course_lib.experiments import ch06_mobilebert as ch06
 from course_lib.experiments import ch07_minilm as ch07
 from course_lib.experiments import ch08_theseus as ch08
 from course_lib.experiments import ch09_cached as ch09
-from course_lib.experiments import sentences
+from course_lib.experiments import records, sentences
 from course_lib.experiments.sentences import (
     BATCH_SIZE,
     LABELS,
@@ -51,19 +48,16 @@ from course_lib.experiments.sentences import (
     scores,
     teacher,
 )
-from course_lib.measures import (
-    Difference,
-    Interval,
-    count_parameters,
-    gradient_shares,
-    latency_ratio,
-    mean_and_interval,
-    paired_difference,
-)
+from course_lib.material.assets import DATA
+from course_lib.material.data import load_data
 from course_lib.methods.distilbert import cosine_loss
 from course_lib.methods.theseus import TheseusRecipe
-from course_lib.training import History, Recipe, Terms, autocast
-from course_lib.views.pareto import Axis, Point, pareto_numbers
+from course_lib.notebook.views.pareto import Axis, Point, pareto_numbers
+from course_lib.shared.batches import Batches, pad
+from course_lib.shared.clock import latency_ratio
+from course_lib.shared.measures import count_parameters, gradient_shares
+from course_lib.shared.seeds import Difference, Interval, mean_and_interval, paired_difference
+from course_lib.shared.training import History, Recipe, Terms, autocast
 
 __all__ = ["ABOUT", "AIMS", "ARMS", "BORROWED", "METHODS", "SEEDS", "SITUATIONS", "STUDENTS", "XS", "Aim", "Arm",
            "Phase", "asked", "choose", "cost", "document_classifier", "fit", "gain", "loss_terms", "numbers_of",
@@ -431,9 +425,9 @@ def _training_profile(name: str, pairs: int) -> dict:
 def values(name: str, number: str = "accuracy") -> list[float]:
     """One number of an arm, one value per seed. "kept": accuracy in percent of the teacher's."""
     if number == "kept":
-        whole = results.load("ch10")["profile"]["teacher"]["accuracy"]
-        return [100 * value / whole for value in results.values("ch10", name, "accuracy")]
-    return results.values("ch10", name, number)
+        whole = records.load("ch10")["profile"]["teacher"]["accuracy"]
+        return [100 * value / whole for value in records.values("ch10", name, "accuracy")]
+    return records.values("ch10", name, number)
 
 
 def retention(name: str) -> Interval:
@@ -469,7 +463,7 @@ def cost(measured: dict, asking: float) -> dict[str, float]:
 
 def numbers_of(name: str) -> dict[str, float]:
     """Everything about one arm that is not measured per seed: size, speed, cost; ready for a table or the explorer."""
-    record = results.load("ch10")["profile"]
+    record = records.load("ch10")["profile"]
     student, whole = record["students"][ARMS[name].student], record["teacher"]
     paid = cost(record["training"][name], whole["asking"][1])
     found = {"parameters": student["parameters"], "without_words": student["without_words"], "cost": paid["total"],
@@ -489,7 +483,7 @@ XS = [Axis("parameters", "parameters, millions", 2), Axis("without_words", "para
 
 def ys() -> list[Axis]:
     """The upright axes of the explorer, with the teacher's own accuracy."""
-    whole = results.load("ch10")["profile"]["teacher"]["accuracy"]
+    whole = records.load("ch10")["profile"]["teacher"]["accuracy"]
     return [Axis("accuracy", "accuracy, %", 2, whole), Axis("agreement", "agreement with the teacher, %"),
             Axis("kept", "accuracy kept, % of the teacher", 2, 100.0)]
 
@@ -527,7 +521,7 @@ def choose(allowed: Callable[[str], bool], number: str = "accuracy") -> tuple[st
 
 def word_counts() -> float:
     """Accuracy of TF-IDF and logistic regression on the same sentences (chapter 2): no network, no teacher."""
-    return results.values("ch02", "TF-IDF + logistic regression", "accuracy")[0]
+    return records.values("ch02", "TF-IDF + logistic regression", "accuracy")[0]
 
 
 def document_classifier() -> dict:
@@ -536,7 +530,7 @@ def document_classifier() -> dict:
     The accuracy is that of the arm that trains every weight, as the report does.
     """
     card = json.loads((DATA / "teachers/topics/card.json").read_text("utf-8"))
-    behind = [card["accuracy_percent"]["test"] - value for value in results.values(
+    behind = [card["accuracy_percent"]["test"] - value for value in records.values(
         "ch09", "labels + answers, all weights", "accuracy")]
     numbers = numbers_of("1 layer, cached answers")
     return {"behind": mean_and_interval(behind), "parameters": 1 / numbers["smaller"],
@@ -546,4 +540,4 @@ def document_classifier() -> dict:
 def poll_result() -> tuple[str, str]:
     """The option of chapter 10's poll that fits the measurement, and the numbers that say so."""
     options = {"a": "Answers", "b": "PKD", "c": "Theseus", "d": "MiniLM", "e": "DistilBERT"}
-    return results.leader("ch10", options, "f")
+    return records.leader("ch10", options, "f")

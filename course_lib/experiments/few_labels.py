@@ -17,15 +17,17 @@ from typing import Literal
 import numpy as np
 from torch import Tensor, nn
 
-from course_lib.answers import kept
-from course_lib.data import encode, in_order, load_data
-from course_lib.masking import IGNORED
-from course_lib.measures import predict_logits
+from course_lib.experiments.answers import kept
+from course_lib.material.data import load_data
+from course_lib.material.teachers import TEACHERS, Teacher, load_teacher
 from course_lib.methods import hinton
 from course_lib.methods.cached import ask_teacher, attach
-from course_lib.statistics import pack
-from course_lib.teachers import TEACHERS, Teacher, load_teacher
-from course_lib.training import Terms
+from course_lib.shared.batches import encode, in_order
+from course_lib.shared.masking import IGNORED
+from course_lib.shared.measures import predict_logits
+from course_lib.shared.probes import logits_of
+from course_lib.shared.statistics import pack
+from course_lib.shared.training import Terms
 
 SEEDS = range(10)
 TRIAL_SEEDS = range(2)
@@ -83,7 +85,7 @@ class Answers:
 def answer_terms(told: Answers) -> Terms:
     """The terms of the loss: labels alone; or the teacher's soft answer, or the class it names, and a little label."""
     def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return answer_losses(hinton.logits_of(model, batch), batch, told)
+        return answer_losses(logits_of(model, batch), batch, told)
     return terms
 
 

@@ -14,17 +14,20 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_lib.data import Batches, MaskedBatch, in_order, load_data, windows
-from course_lib.masking import IGNORED
-from course_lib.measures import evaluate_masked_lm, forward
+from course_lib.experiments import records
+from course_lib.material.data import load_data
+from course_lib.material.teachers import Teacher, load_teacher
 from course_lib.methods import hinton, tinybert
-from course_lib.narrowing import Kept, choose, copy_narrowed
-from course_lib.projections import Projection
-from course_lib.students import copy_factorised_embeddings, new_student
-from course_lib.teachers import Teacher, load_teacher
-from course_lib.training import History, Recipe, autocast, train
-from course_lib.views import View
-from course_lib.views.failure_lab import LabText, Measure, Switch, failure_lab
+from course_lib.notebook.views import View
+from course_lib.notebook.views.failure_lab import LabText, Measure, Switch, failure_lab
+from course_lib.shared.batches import Batches, MaskedBatch, in_order, windows
+from course_lib.shared.masking import IGNORED
+from course_lib.shared.measures import evaluate_masked_lm, forward
+from course_lib.shared.narrowing import Kept, choose, copy_narrowed
+from course_lib.shared.projections import Projection
+from course_lib.shared.starts import copy_factorised_embeddings
+from course_lib.shared.students import new_student
+from course_lib.shared.training import History, Recipe, autocast, train
 
 ABOUT = "Wikipedia text, masked LM, 6 x 256 student: one remedy at a time against the answer ','."
 SEEDS = range(5)
@@ -247,9 +250,8 @@ def curve(name: str, history: History, looks: list[tuple[dict[str, float], list[
 
 def explorer() -> View:
     """The recorded runs of seed 0: take the start, the rate or the tied head away from the cure, and move the step."""
-    from course_lib import results
 
-    curves = {run["arm"]: run["curve"] for run in results.load("lab1")["runs"] if "curve" in run}
+    curves = {run["arm"]: run["curve"] for run in records.load("lab1")["runs"] if "curve" in run}
     switches = (Switch("start", "random start", "The student starts from random numbers, not from the teacher's."),
                 Switch("rate", "rate 5e-5", "A fine-tuning learning rate in place of 1e-3."),
                 Switch("head", "untied head", "The output matrix is a tensor of its own."))
@@ -264,19 +266,18 @@ def explorer() -> View:
                 Measure("loss", "training loss", digits=3, log=True))
     about = "Which word stood there? A narrow student learns at the hidden words: labels and the teacher, T = 2."
     lab = LabText("commas", "The comma lab", about, "words", switches, runs, measures)
-    return failure_lab(curves, lab="commas", title="The way off the plateau", labs=(lab,))
+    return failure_lab(curves, (lab,), title="The way off the plateau")
 
 
 def poll_result() -> tuple[str, str]:
     """The option of the lab's poll that fits the measurement, and the numbers that say so."""
-    from course_lib import results
 
     changes = {"a": ("masked + temperature 2", "masked positions only"),
                "b": ("masked + hard loss", "masked positions only"),
                "c": (_cell(5e-5, True, "random"), HIS_REMEDIES),
                "d": (_cell(1e-3, False, "random"), HIS_REMEDIES),
                "e": (_cell(5e-5, False, "picked"), HIS_REMEDIES)}
-    gains = {letter: results.summary("lab1", "top1", before, [after])[0].gain.interval.mean
+    gains = {letter: records.summary("lab1", "top1", before, [after])[0].gain.interval.mean
              for letter, (after, before) in changes.items()}
     said = ", ".join(f"{letter} {gain:+.1f}" for letter, gain in gains.items())
     return max(gains, key=gains.get), f"Points of masked top-1 that each change brought, alone: {said}."

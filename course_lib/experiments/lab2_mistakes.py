@@ -4,7 +4,7 @@
     tying         Wikipedia, masked-LM teacher, 2 x 384 student; an output matrix of its own, a head left at random
     projection    movie sentences, hidden states only, 2 x 128 student; the map between the widths on the wrong side
 
-The mistakes are entries of `course_lib.mutants`: a run trains inside `with mutant(name)`, so it runs the wrong line
+The mistakes are entries of `course_lib.mistakes`: a run trains inside `with mutant(name)`, so it runs the wrong line
 itself. The runs of seed 0 also keep their way there (`curve`), which the view `failure_lab` shows.
 """
 
@@ -20,17 +20,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import BertModel, PreTrainedModel
 
-from course_lib import layer_maps, probes
-from course_lib.data import Batches, MaskedBatch, in_order, load_data, windows
-from course_lib.experiments import sentences
+from course_lib.experiments import records, sentences
 from course_lib.experiments.ch03_distilbert import last_states, word_logits
-from course_lib.masking import IGNORED
-from course_lib.measures import count_parameters, masked_lm_measures, paired_difference
+from course_lib.material.data import load_data
+from course_lib.material.teachers import Teacher, load_encoder, load_teacher
 from course_lib.methods import distilbert, hinton, tinybert
-from course_lib.mutants import mutant
-from course_lib.students import copy_embeddings, copy_factorised_embeddings, copy_layers, new_student
-from course_lib.teachers import Teacher, load_encoder, load_teacher
-from course_lib.training import Recipe, autocast, train
+from course_lib.mistakes import MUTANTS, mutant
+from course_lib.notebook.views import View
+from course_lib.notebook.views.failure_lab import LabText, Measure, Switch, failure_lab
+from course_lib.shared import layer_maps, probes
+from course_lib.shared.batches import Batches, MaskedBatch, in_order, windows
+from course_lib.shared.masking import IGNORED
+from course_lib.shared.measures import count_parameters, masked_lm_measures
+from course_lib.shared.seeds import paired_difference
+from course_lib.shared.starts import copy_embeddings, copy_factorised_embeddings, copy_layers
+from course_lib.shared.students import new_student
+from course_lib.shared.training import Recipe, autocast, train
 
 ABOUT = "Three mistakes beside their healthy runs: the temperature, the tied head, the side of the projection."
 SEEDS = range(5)
@@ -39,10 +44,10 @@ LOOKS = 10  # how often a run that is watched is looked at, besides the look bef
 
 @dataclass(frozen=True)
 class Arm:
-    """One run: which lab, which entries of the catalogue of mistakes (joined by "+"), and the lab's own switch."""
+    """One run: which lab, which entries of the catalogue of mistakes that are switched on, and the lab's own switch."""
 
     lab: str
-    mistakes: str = ""
+    mistakes: tuple[str, ...] = ()
     temperature: float = 4.0  # temperature lab
     labels: int = 0  # temperature lab: how many training sentences keep their label; 0: all
     frozen: bool = False  # projection lab: the map keeps its orthogonal start
@@ -51,18 +56,18 @@ class Arm:
 FEW = 500
 ARMS = {
     "500 labels": Arm("temperature", labels=FEW),
-    "500 labels, no T²": Arm("temperature", "missing_t_squared", labels=FEW),
+    "500 labels, no T²": Arm("temperature", ("missing_t_squared",), labels=FEW),
     "500 labels, T = 1": Arm("temperature", temperature=1.0, labels=FEW),
     "all labels": Arm("temperature"),
-    "all labels, no T²": Arm("temperature", "missing_t_squared"),
+    "all labels, no T²": Arm("temperature", ("missing_t_squared",)),
     "all labels, T = 1": Arm("temperature", temperature=1.0),
     "tied": Arm("tying"),
-    "untied": Arm("tying", "untied_head"),
-    "random head": Arm("tying", "head_left_at_random"),
-    "untied, random head": Arm("tying", "untied_head+head_left_at_random"),
+    "untied": Arm("tying", ("untied_head",)),
+    "random head": Arm("tying", ("head_left_at_random",)),
+    "untied, random head": Arm("tying", ("untied_head", "head_left_at_random")),
     "student side": Arm("projection"),
-    "teacher side": Arm("projection", "teacher_side_projection"),
-    "teacher side, frozen": Arm("projection", "teacher_side_projection", frozen=True),
+    "teacher side": Arm("projection", ("teacher_side_projection",)),
+    "teacher side, frozen": Arm("projection", ("teacher_side_projection",), frozen=True),
 }
 HEALTHY = {"temperature": "500 labels", "tying": "tied", "projection": "student side"}
 RECIPES = {
@@ -104,7 +109,7 @@ def train_one(arm_name: str, seed: int = 0, *, watch: bool = True, measure: bool
     steps = steps or recipe.steps
     recipe = Recipe(**recipe.__dict__ | {"seed": seed, "steps": steps, "evaluate_every": max(1, steps // LOOKS)})
     with ExitStack() as switched_on:
-        for name in filter(None, arm.mistakes.split("+")):
+        for name in arm.mistakes:
             switched_on.enter_context(mutant(name))
         lab = LABS[arm.lab](arm, seed)
         seen: list[tuple[dict, list]] = [lab.look(lab.student)] if watch else []
@@ -198,7 +203,7 @@ def answers(model: nn.Module, rows: list[dict]) -> Float[Tensor, "rows classes"]
     """Logits for some encoded sentences, without dropout."""
     was_training = model.training
     model.eval()
-    logits = hinton.logits_of(model, in_order(rows, len(rows))[0]).float()
+    logits = probes.logits_of(model, in_order(rows, len(rows))[0]).float()
     model.train(was_training)
     return logits
 
@@ -482,14 +487,74 @@ LABS = {"temperature": temperature_lab, "tying": tying_lab, "projection": projec
 WRONG = {"temperature": "500 labels, no T²", "tying": "untied, random head", "projection": "teacher side"}
 
 
+# --- The view ---------------------------------------------------------------------------------------------------------
+
+
+def _words(name: str) -> str:
+    """What the catalogue says of a mistake."""
+    return f"{MUTANTS[name].mistake} {MUTANTS[name].symptom}"
+
+
+def _on(*keys: str) -> frozenset[str]:
+    return frozenset(keys)
+
+
+_LOSS = Measure("loss", "training loss", digits=3, log=True)
+TEXTS = (
+    LabText(
+        "temperature", "No temperature, no T²",
+        "Is a film sentence positive? A student of 2 layers learns half from labels, half from its teacher at T = 4.",
+        "chance",
+        (Switch("t2", "T² is missing", _words("missing_t_squared")),
+         Switch("t1", "T = 1", "No temperature: small probabilities stay too small to be felt. T² is 1 then, "
+                "so forgetting it as well changes nothing."),
+         Switch("all", "all 8,042 sentences have labels", "Otherwise 500 have one; the teacher answers all of them.",
+                setting=True)),
+        {_on(): "500 labels", _on("t2"): "500 labels, no T²", _on("t1"): "500 labels, T = 1",
+         _on("t1", "t2"): "500 labels, T = 1", _on("all"): "all labels", _on("all", "t2"): "all labels, no T²",
+         _on("all", "t1"): "all labels, T = 1", _on("all", "t1", "t2"): "all labels, T = 1"},
+        (Measure("accuracy", "validation accuracy", "%"), Measure("agreement", "same answer as the teacher", "%"),
+         Measure("teachers_share", "the teacher's share of the gradient", "%"), _LOSS)),
+    LabText(
+        "tying", "No tying",
+        "Which word stood there? A student of 2 layers, copied from the masked-LM teacher, learns at the hidden words.",
+        "words",
+        (Switch("untied", "output matrix of its own", _words("untied_head")),
+         Switch("random", "head left at random", _words("head_left_at_random"))),
+        {_on(): "tied", _on("untied"): "untied", _on("random"): "random head",
+         _on("untied", "random"): "untied, random head"},
+        (Measure("accuracy", "hidden words found", "%"), Measure("distinct", "different answers", digits=0, log=True),
+         Measure("frequent_share", "answers among the ten commonest tokens", "%"), _LOSS)),
+    LabText(
+        "projection", "Wrong projection",
+        "Hidden states only: a student of width 128 learns layer 3 of a teacher of width 384 through a map.",
+        "distance",
+        (Switch("side", "map on the teacher's side", _words("teacher_side_projection")),
+         Switch("frozen", "freeze that map", "A map that cannot be trained cannot shrink.", needs="side")),
+        {_on(): "student side", _on("side"): "teacher side", _on("side", "frozen"): "teacher side, frozen"},
+        (Measure("state_variance", "variance of the student's states", digits=4, log=True),
+         Measure("target_variance", "variance of the target", digits=4, log=True),
+         Measure("effective_rank", "effective rank of the states"), _LOSS)),
+)
+
+
+def stored_curves() -> dict[str, dict]:
+    """The curves of seed 0 in data/results/lab2.json, by the name of the arm."""
+    return {run["arm"]: run["curve"] for run in records.load("lab2")["runs"] if "curve" in run}
+
+
+def explorer(**choices) -> View:
+    """`failure_lab` with the three labs and their stored runs; `choices` are its other arguments."""
+    return failure_lab(stored_curves(), TEXTS, **choices)
+
+
 # --- The poll ---------------------------------------------------------------------------------------------------------
 
 
 def poll_result() -> tuple[str, str]:
     """How many wrong runs end with the lower training loss (a: none, b: one, c: two, d: all), and which ones."""
-    from course_lib import results
 
     lower = [lab for lab, wrong in WRONG.items() if paired_difference(
-        results.values("lab2", HEALTHY[lab], "training_loss"),
-        results.values("lab2", wrong, "training_loss")).verdict == "better"]
+        records.values("lab2", HEALTHY[lab], "training_loss"),
+        records.values("lab2", wrong, "training_loss")).verdict == "better"]
     return "abcd"[len(lower)], f"The wrong run has the lower training loss in: {', '.join(lower) or 'no lab'}."

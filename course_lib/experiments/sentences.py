@@ -13,16 +13,18 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_lib import layer_maps
-from course_lib.answers import kept
-from course_lib.data import Batches, encode, in_order, load_data
-from course_lib.layer_maps import LayerMap
-from course_lib.measures import accuracy, agreement, calibration, predict_logits
+from course_lib.experiments.answers import kept
+from course_lib.material.data import load_data
+from course_lib.material.teachers import Teacher, load_teacher
 from course_lib.methods import hinton
 from course_lib.methods.cached import ask_teacher, attach
-from course_lib.students import copy_embeddings, copy_head, copy_layers, new_student
-from course_lib.teachers import Teacher, load_teacher
-from course_lib.training import History, Recipe, Terms, train
+from course_lib.shared import layer_maps
+from course_lib.shared.batches import Batches, encode, in_order
+from course_lib.shared.layer_maps import LayerMap
+from course_lib.shared.measures import accuracy, agreement, calibration, predict_logits
+from course_lib.shared.starts import copy_embeddings, copy_head, copy_layers
+from course_lib.shared.students import new_student
+from course_lib.shared.training import History, Recipe, Terms, train
 
 SEEDS = range(5)
 MAX_LENGTH = 64
@@ -46,7 +48,7 @@ def with_answers(rows: list[dict], name: str) -> list[dict]:
     """New rows with the teacher's logits (up to a constant) as `teacher_logits`.
 
     rows: sentences in the teacher's tokens. The teacher is asked once per sentence; its answers are kept under
-    `name` (see `course_lib.answers`) and checked against the sentences.
+    `name` (see `course_lib.experiments.answers`) and checked against the sentences.
     """
     log_probs = attach(rows, kept("sentiment", name, lambda: ask_teacher(teacher().model, rows)))
     return [row | {"teacher_logits": answer["teacher_log_probs"]} for row, answer in zip(rows, log_probs, strict=True)]

@@ -35,8 +35,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from course_lib.masking import IGNORED, require_same_shape
-from course_lib.methods.hinton import hard_loss, logits_of, soft_target_loss, teacher_logits_of
+from course_lib.methods.hinton import hard_loss, soft_target_loss
+from course_lib.shared.masking import IGNORED, require_same_shape
+from course_lib.shared.probes import logits_of, teacher_logits_of
 
 AsIn = Literal["paper", "code"]
 Channels = Literal["static", "tuned", "both"]
@@ -266,7 +267,7 @@ class WordVocabulary:
         return vocabulary
 
     def encode(self, text: str, pair: str | None = None) -> dict[str, list[int]]:
-        """input_ids of one text, or of a pair with token_type_ids 0 and 1; ready for `data.pad`."""
+        """input_ids of one text, or of a pair with token_type_ids 0 and 1; ready for `batches.pad`."""
         sentences = [self._of(split_words(t)) for t in (text, pair) if t is not None]
         example = {"input_ids": [i for sentence in sentences for i in sentence]}
         if pair is not None:

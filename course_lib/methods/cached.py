@@ -51,11 +51,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from course_lib.data import pad
-from course_lib.masking import IGNORED, at_least_float32, keep
-from course_lib.methods.hinton import hard_loss, log_soft_targets, logits_of, soft_target_loss
-from course_lib.students import require_eval
-from course_lib.training import write_atomically
+from course_lib.methods.hinton import hard_loss, log_soft_targets, soft_target_loss
+from course_lib.shared.batches import pad
+from course_lib.shared.files import write_atomically
+from course_lib.shared.masking import IGNORED, at_least_float32, keep
+from course_lib.shared.probes import logits_of
+from course_lib.shared.students import require_eval
 
 # --- Losses on stored distributions ----------------------------------------------------------------------------------
 
@@ -193,7 +194,7 @@ def ask_teacher(teacher: nn.Module, examples: Sequence[dict], *, k: int | None =
                 batch_size: int = 64, identify_by: Sequence[dict] | None = None) -> SoftLabels:
     """Run the teacher once over all examples, in their order, and keep its distributions.
 
-    examples: from `data.encode` (one row each), or from `fixed_masks` (one row per position with a label).
+    examples: from `batches.encode` (one row each), or from `fixed_masks` (one row per position with a label).
     k: None keeps everything at T = 1 (any T can be used later); a number keeps the k largest and the rest, at
         `temperature`.
     identify_by: rows whose hash becomes the key, for example the `datasets.Dataset` with the texts; default: examples.
@@ -231,7 +232,7 @@ def keys_of(rows: Sequence[dict]) -> UInt8[Tensor, "examples 16"]:
 
 
 def fixed_masks(examples: Sequence[dict], mask: Callable[[list[dict]], dict[str, Tensor]]) -> list[dict]:
-    """Draw the masks of a masked-LM data set once (`mask` is a `data.MaskedBatch`); examples without a masked token
+    """Draw the masks of a masked-LM data set once (`mask` is a `batches.MaskedBatch`); examples without a masked token
     are left out, there is nothing to learn from them."""
     masked = [mask([example]) for example in examples]
     return [{"input_ids": m["input_ids"][0].tolist(), "labels": m["labels"][0].tolist()}
@@ -275,7 +276,7 @@ def as_columns(rows, soft: SoftLabels):
 
 
 def with_teacher_columns(examples: Sequence[dict], rows) -> list[dict]:
-    """Copy the `teacher_...` columns of a Dataset to the examples that `data.encode` made of it."""
+    """Copy the `teacher_...` columns of a Dataset to the examples that `batches.encode` made of it."""
     names = [name for name in rows.column_names if name.startswith("teacher_")]
     return [example | {name: row[name] for name in names} for example, row in zip(examples, rows, strict=True)]
 
@@ -304,7 +305,7 @@ def _by_key(keys: Tensor, soft: SoftLabels) -> list[int]:
 
 
 def collate(examples: Sequence[dict], pad_token_id: int = 0) -> dict[str, Tensor]:
-    """`data.pad`, and for tokens also the labels (filled with -100); the teacher's rows are put one below the other,
+    """`batches.pad`, and for tokens also the labels (filled with -100); the teacher's rows are put one below the other,
     in the order of `logits[labels != -100]`."""
     if "labels" not in examples[0]:
         return pad(list(examples), pad_token_id)

@@ -13,7 +13,7 @@ copy: embeddings, masked-LM head and every second block of the teacher. Without 
 more than without any of the three losses (Table 4).
 
 Two parts of the recipe live elsewhere, because other papers need them too: masks drawn anew for every batch
-(`data.MaskedBatch`), and large batches by gradient accumulation (`training.Recipe.accumulate`).
+(`batches.MaskedBatch`), and large batches by gradient accumulation (`training.Recipe.accumulate`).
 
 ## Deviations of the original code
 
@@ -25,7 +25,7 @@ Two parts of the recipe live elsewhere, because other papers need them too: mask
 | token-type embeddings | removed | dropped: the student's first embedding sum misses a vector that the teacher always adds | `token_types="fold"` adds the vector of type 0 to every position; `"drop"` repeats the script |
 | fourth term | none | MSE of the selected logits, summed over the vocabulary, mean per row; weight 0 in the published recipe | `logit_mse`, weight 0 |
 | weights | "a linear combination" | 5 (L_ce), 2 (L_mlm), 1 (L_cos) | 5, 2, 1 |
-| which tokens are masked | 15 %, as RoBERTa | 15 %, rare tokens more often: probability ~ count^-0.7 | uniform 15 % (`data.mask_tokens`) |
+| which tokens are masked | 15 %, as RoBERTa | 15 %, rare tokens more often: probability ~ count^-0.7 | uniform 15 % (`batches.mask_tokens`) |
 """  # noqa: E501 (a table row is one line)
 
 from __future__ import annotations
@@ -53,11 +53,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from course_lib import layer_maps, probes
-from course_lib.layer_maps import LayerMap
-from course_lib.masking import IGNORED, at_least_float32, keep, require_mask, require_same_shape
 from course_lib.methods.hinton import hard_loss, soft_target_loss
-from course_lib.students import blocks, copy_module, require_eval
+from course_lib.shared import layer_maps, probes
+from course_lib.shared.layer_maps import LayerMap
+from course_lib.shared.masking import IGNORED, at_least_float32, keep, require_mask, require_same_shape
+from course_lib.shared.starts import copy_module
+from course_lib.shared.students import blocks, require_eval
 
 Positions = Literal["all", "masked"]
 Logits = Float[Tensor, "batch tokens vocabulary"]

@@ -22,7 +22,6 @@ Hinton's group published no code. The table compares the codes that people copy 
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,10 +30,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from course_lib.masking import IGNORED, at_least_float32, keep, require_mask, require_same_shape
-from course_lib.students import require_eval
-
-TEXT = ("input_ids", "attention_mask", "token_type_ids")
+from course_lib.shared.masking import IGNORED, at_least_float32, keep, require_mask, require_same_shape
+from course_lib.shared.probes import logits_of, teacher_logits_of
 
 Form = Literal["kl", "cross_entropy", "mse"]
 Reduction = Literal["batchmean", "mean"]
@@ -231,24 +228,6 @@ def terms(student: nn.Module, teacher: nn.Module | None, batch: dict[str, Tensor
     if recipe.hard_weight:
         out["hard"] = recipe.hard_weight * hard_loss(logits, batch["labels"], mask)
     return out
-
-
-def logits_of(model: nn.Module, batch: dict[str, Tensor]) -> Float[Tensor, "*where classes"]:
-    """Run a model on the parts of the batch that are text; labels stay outside, the loss is ours."""
-    accepted = inspect.signature(model.forward).parameters  # DistilBERT, for one, knows no token types
-    text = [name for name in TEXT if name in accepted] or TEXT  # a wrapper may take only **kwargs
-    return model(**{name: batch[name] for name in text if name in batch}).logits
-
-
-@torch.no_grad()
-def teacher_logits_of(teacher: nn.Module | None, batch: dict[str, Tensor]) -> Float[Tensor, "*where classes"]:
-    """Stored logits if the batch carries them, otherwise one run of the teacher without gradients."""
-    if "teacher_logits" in batch:
-        return batch["teacher_logits"]
-    if teacher is None:
-        raise ValueError("There is neither a teacher nor batch['teacher_logits']. Give one of them.")
-    require_eval(teacher)
-    return logits_of(teacher, batch)
 
 
 def positions_that_count(logits: Tensor, batch: dict[str, Tensor], positions: Literal["all", "labelled"]

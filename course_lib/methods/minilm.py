@@ -35,10 +35,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from course_lib import probes
-from course_lib.masking import at_least_float32, masked_mean, mean_per_sentence, require_mask, require_same_shape
-from course_lib.probes import Reading, merge_heads, scaled_dot_products, split_heads
-from course_lib.students import require_eval
+from course_lib.shared import probes
+from course_lib.shared.masking import at_least_float32, masked_mean, mean_per_sentence, require_mask, require_same_shape
+from course_lib.shared.probes import Reading, merge_heads, scaled_dot_products, split_heads
+from course_lib.shared.students import require_eval
 
 Average = Literal["sentence", "tokens", "padded"]
 

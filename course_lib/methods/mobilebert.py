@@ -44,10 +44,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from course_lib import probes
-from course_lib.masking import IGNORED, at_least_float32, masked_mean, require_mask, require_same_shape
-from course_lib.probes import Reading
-from course_lib.students import require_eval
+from course_lib.shared import probes
+from course_lib.shared.masking import IGNORED, at_least_float32, masked_mean, require_mask, require_same_shape
+from course_lib.shared.probes import Reading
+from course_lib.shared.students import require_eval
 
 AsIn = Literal["paper", "code"]
 Features = Float[Tensor, "batch tokens body"]
@@ -332,7 +332,7 @@ def copy_outside_blocks(student: nn.Module, teacher: nn.Module) -> list[str]:
         elif name.endswith("word_embeddings.weight"):
             raise ValueError(f"word embeddings: student {tuple(tensor.shape)} and teacher {tuple(other.shape)} differ. "
                              f"Build the student with embedding_size={other.shape[1]} and trigram_input=False, or "
-                             "factorise the teacher's table (students.factorise_embeddings).")
+                             "factorise the teacher's table (starts.factorise_embeddings).")
     return copied
 
 

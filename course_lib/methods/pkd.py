@@ -25,7 +25,7 @@ examples as `teacher_logits` and `teacher_cls`, and `terms` runs no teacher.
 | sum over examples | written as a sum | mean | mean in both readings, as for every other loss |
 | number format of the patience | none | returned as float16 | the precision of the inputs, at least float32 |
 | L_DS | cross-entropy with soft targets, no factor T^2 | `KLDivLoss(reduction="mean")` (divides by the classes too), times T^2 | `as_in="paper"`; `"code"` |
-| order of the examples | not said | cached once and never shuffled | shuffled: `data.Batches` |
+| order of the examples | not said | cached once and never shuffled | shuffled: `batches.Batches` |
 | dropout of the student | yes | only in the first epoch | the training loop calls `train()` before every step |
 | accumulation | none | divides the loss after `backward`, so that it has no effect | the training loop divides before |
 """  # noqa: E501 (a table row is one line)
@@ -42,11 +42,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_lib import layer_maps, probes
-from course_lib.layer_maps import LayerMap
-from course_lib.masking import at_least_float32, require_same_shape
 from course_lib.methods.hinton import hard_loss, soft_target_loss
-from course_lib.students import blocks, copy_layers, new_student, require_eval
+from course_lib.shared import layer_maps, probes
+from course_lib.shared.layer_maps import LayerMap
+from course_lib.shared.masking import at_least_float32, require_same_shape
+from course_lib.shared.starts import copy_layers
+from course_lib.shared.students import blocks, new_student, require_eval
 
 AsIn = Literal["paper", "code"]
 Cls = Float[Tensor, "batch layers hidden"]

@@ -30,11 +30,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from course_lib.masking import at_least_float32, masked_mean, require_mask, require_same_shape
 from course_lib.methods.distilbert import cosine_loss
 from course_lib.methods.hinton import soft_target_loss
 from course_lib.methods.pkd import patience_loss
 from course_lib.methods.tinybert import attention_loss, hidden_loss
+from course_lib.shared.masking import at_least_float32, masked_mean, require_mask, require_same_shape
 
 NEGATIVE_SCORE = -1e-3  # losses.py: without a mask, a score this low is taken for a padded key
 

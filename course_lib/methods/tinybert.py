@@ -41,12 +41,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_lib import layer_maps, probes
-from course_lib.layer_maps import LayerMap
-from course_lib.masking import at_least_float32, keep, require_mask, require_same_shape
 from course_lib.methods.hinton import soft_target_loss
-from course_lib.projections import Projection
-from course_lib.students import require_eval
+from course_lib.shared import layer_maps, probes
+from course_lib.shared.layer_maps import LayerMap
+from course_lib.shared.masking import at_least_float32, keep, require_mask, require_same_shape
+from course_lib.shared.projections import Projection
+from course_lib.shared.students import require_eval
 
 AsIn = Literal["paper", "code"]
 Scores = Float[Tensor, "batch heads queries keys"]

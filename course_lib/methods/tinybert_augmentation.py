@@ -34,8 +34,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from course_lib.students import require_eval
-from course_lib.training import autocast
+from course_lib.shared.students import require_eval
+from course_lib.shared.training import autocast
 
 AsIn = Literal["paper", "code"]
 # (input_ids, attention_mask, positions): one row per question -> (rows, vocabulary)

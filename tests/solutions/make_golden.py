@@ -18,8 +18,8 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
-from course_lib.exercises.questions import chapter  # noqa: E402
-from course_lib.exercises.values import to_json  # noqa: E402
+from course_lib.notebook.exercises.questions import chapter  # noqa: E402
+from course_lib.notebook.exercises.values import to_json  # noqa: E402
 
 SEED = 20151503
 FOLDER = HERE.parents[1] / "course_lib" / "exercises" / "golden"
