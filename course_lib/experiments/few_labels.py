@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from course_lib.experiments.answers import kept
+from course_lib.experiments.answers import main as publish
 from course_lib.material.data import load_data
 from course_lib.material.teachers import TEACHERS, Teacher, load_teacher
 from course_lib.methods import hinton
@@ -56,6 +57,9 @@ def examples(name: str, split: str, max_length: int | None = None) -> list[dict]
     answers = attach(read, kept(name, split, lambda: ask_teacher(teacher(name).model, read).half()))
     seen = read if max_length is None else encode(rows, tokenizer, max_length)
     return [row | {"teacher_logits": answer["teacher_log_probs"]} for row, answer in zip(seen, answers, strict=True)]
+
+
+SETTINGS = [name for name, made in TEACHERS.items() if isinstance(made.labels, int)]
 
 
 def prepare(*names: str) -> None:
@@ -123,3 +127,8 @@ def scores(model: nn.Module, name: str, max_length: int | None = None) -> dict:
 def validation(model: nn.Module, name: str, max_length: int | None = None) -> dict[str, float]:
     """Accuracy on the validation split in percent: what chooses steps and rate."""
     return {"validation": round(100 * float(right_answers(model, name, "validation", max_length).mean()), 2)}
+
+
+if __name__ == "__main__":  # as a part of `make teacher`
+    prepare(*SETTINGS)
+    publish([f"{name}-{split}" for name in SETTINGS for split in splits(name)])

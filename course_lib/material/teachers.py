@@ -241,8 +241,9 @@ def _task(made: TeacherRecipe, split: str) -> SimpleNamespace:
         return SimpleNamespace(examples=examples, batches=Batches(examples, made.batch_size, collate=collate,
                                seed=made.recipe.seed), in_order=in_order(examples, 64, fixed))
     examples = encode(labelled(rows), tokenizer, made.max_length)
+    by_length = sorted(examples, key=lambda example: len(example["input_ids"]))  # less padding
     return SimpleNamespace(examples=examples, batches=Batches(examples, made.batch_size, seed=made.recipe.seed),
-                           in_order=in_order(examples))
+                           in_order=in_order(by_length))
 
 
 def build(name: str) -> dict:
