@@ -76,7 +76,7 @@ def test_realigned_verses_share_their_words_to_the_end_of_the_book():
 
 
 FEW = {"sentiment": 500, "topics": 440, "trec": 500}
-FEW_SIZES = {"sentiment": {"train": 6008, "validation": 739, "test": 3323, "unlabelled": 8403},
+FEW_SIZES = {"sentiment": {"train": 6008, "validation": 739, "test": 3323, "unlabelled": 2826, "plots": 5577},
              "topics": {"train": 5455, "validation": 609, "test": 2969},
              "trec": {"train": 3216, "validation": 401, "test": 1759}}
 
@@ -120,10 +120,12 @@ class TestFewLabels:
 def test_unlabelled_movie_text_shares_no_forty_letters_with_any_labelled_sentence():
     splits = load_data("sentiment", labels=500)
     held = set().union(*(data.runs(text) for s in ("train", "validation", "test") for text in splits[s]["text"]))
-    assert not [text for text in splits["unlabelled"]["text"] if data.runs(text) & held]
-    assert set(splits["unlabelled"]["label"]) == {-100}
-    assert set(splits["unlabelled"]["source"]) == {"weak opinion", "review", "plot"}
-    beginnings = [data.letters(text)[:40] for text in splits["unlabelled"]["text"]]
+    more = [row for split in ("unlabelled", "plots") for row in splits[split]]
+    assert not [row["text"] for row in more if data.runs(row["text"]) & held]
+    assert {row["label"] for row in more} == {-100}
+    assert set(splits["unlabelled"]["source"]) == {"weak opinion", "review"}
+    assert set(splits["plots"]["source"]) == {"plot"}
+    beginnings = [data.letters(row["text"])[:40] for row in more]
     assert len(beginnings) == len(set(beginnings))
 
 

@@ -14,11 +14,11 @@ involved, and a text that occurs twice cannot stand on both sides.
 Labels are dear and text is cheap, so the first three exist with few labels too: `load_data("sentiment", labels=500)`.
 Every training text is there, 500 of them with their label and the others with -100; `labels="all"` keeps every label.
 
-| name        | train | validation |  test | `unlabelled`                                             |
-|-------------|-------|------------|-------|----------------------------------------------------------|
-| `sentiment` | 6,008 |        739 | 3,323 | 8,403: weak opinions, more review sentences, plots       |
-| `topics`    | 5,455 |        609 | 2,969 | -                                                        |
-| `trec`      | 3,216 |        401 | 1,759 | -                                                        |
+| name        | train | validation |  test | never labelled                                               |
+|-------------|-------|------------|-------|--------------------------------------------------------------|
+| `sentiment` | 6,008 |        739 | 3,323 | `unlabelled`: 2,826 review sentences; `plots`: 5,577 of plots |
+| `topics`    | 5,455 |        609 | 2,969 | -                                                            |
+| `trec`      | 3,216 |        401 | 1,759 | -                                                            |
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def load_data(name: str, config: str | None = None, *, labels: int | Literal["al
         same larger test split. None: the older split, where every label is given and the test split is half as large.
     Returns a DatasetDict with the splits train, validation and test (a hub data set keeps its own splits); the text
     column is called `text`, the class column `label` (a ClassLabel with readable names). Movie sentences with
-    `labels` have a split `unlabelled` too: more text from the same world.
+    `labels` have two more splits without any label: `unlabelled`, sentences of the same reviewers, and `plots`.
     Raises: ValueError for a name that is none of these, with the list of names; for labels that cannot be chosen.
     """
     if labels is not None:
@@ -232,7 +232,9 @@ def _with_few_labels(name: str, labels: int | Literal["all"]) -> DatasetDict:
     splits = split_by_text(rows, lambda r: letters(r["text"])[:RUN], test=0.33, validation=0.07)
     splits["train"] = hide_labels(splits["train"], labels, len(class_names))
     if name == "sentiment":
-        splits["unlabelled"] = [row | {"label": IGNORED} for row in _more_movie_text()]
+        more = [row | {"label": IGNORED} for row in _more_movie_text()]
+        splits["unlabelled"] = [row for row in more if row["source"] != "plot"]
+        splits["plots"] = [row for row in more if row["source"] == "plot"]
     return _as_datasets(splits, class_names)
 
 

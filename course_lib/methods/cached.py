@@ -41,7 +41,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,11 +156,6 @@ class SoftLabels:
     tensors: dict[str, Tensor]
     classes: int
     temperature: float
-
-    def half(self) -> SoftLabels:
-        """The same in half precision: three digits are enough for a target, and the file is half as large."""
-        tensors = {name: t.half() if t.is_floating_point() else t for name, t in self.tensors.items()}
-        return replace(self, tensors=tensors)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, completely or not at all."""
