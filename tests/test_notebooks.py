@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import nbformat
@@ -212,6 +213,28 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
     assert "execution" not in stored.cells[0].metadata
     assert stored.cells[0].id == "setup" and len({cell.id for cell in stored.cells}) == len(stored.cells)
     assert chapter_lint.lint(stored, chapter_files.setup_cell()) == []
+
+
+def test_two_chapters_run_at_a_time_and_a_broken_one_does_not_stop_the_other(monkeypatch, tmp_path, capsys) -> None:
+    """Each waits for the other one: one after the other, both would break."""
+    meet = threading.Barrier(2, timeout=60)
+
+    def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+        meet.wait()
+        if "1 / 0" in notebook.cells[0].source:
+            raise ZeroDivisionError("division by zero")
+        return notebook
+
+    for name, code in (("ch01_whole", "1 / 1"), ("ch02_broken", "1 / 0")):
+        (tmp_path / f"{name}.md").write_text(source(code))
+    monkeypatch.setattr(chapter_files, "FOLDER", tmp_path)
+    monkeypatch.setattr(notebooks, "execute", execute)
+    monkeypatch.setattr(notebooks.os, "cpu_count", lambda: 2)
+    assert notebooks.build([], everything=False) == 1
+    said = capsys.readouterr()
+    assert "ch01_whole: written" in said.out and "ch02_broken: NOT written\ndivision by zero" in said.err
+    assert chapter_files.why_stale(tmp_path / "ch01_whole.md") == ""
+    assert not (tmp_path / "ch02_broken.ipynb").exists()
 
 
 def test_a_cell_that_moves_keeps_its_id(tmp_path: Path) -> None:
@@ -479,7 +502,7 @@ def test_what_a_real_chapter_depends_on() -> None:
     parts = chapter_files.fingerprint(chapter_files.FOLDER / "ch01_hinton.md")
     assert {"course_lib/methods/hinton.py", "course_lib/notebook/shared.css", "course_lib/experiments/sentences.py",
             "course_lib/notebook/views/temperature.js", "course_lib/notebook/exercises/ch01.py",
-            "course_lib/notebook/exercises/quiz.js", "data/results/ch01.json", "data/assets.toml",
+            "course_lib/notebook/exercises/forms.js", "data/results/ch01.json", "data/assets.toml",
             "data/teachers/sentiment/card.json"} <= set(parts)
     others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/minilm",
               "course_lib/notebook/exercises/ch02", "course_lib/notebook/views/pareto", "data/results/ch02",
@@ -611,15 +634,18 @@ def test_elsewhere_than_on_github_only_the_repository_is_linked(addressed: Path)
         badges.address(addressed)
 
 
-def test_start_is_one_sentence_and_gives_the_same_seeds_again() -> None:
+def test_start_is_one_sentence_and_gives_the_same_seeds_again(monkeypatch) -> None:
     import random
 
     import torch
 
-    from course_lib.notebook import start
+    from course_lib.notebook import UNWATCHED, start
 
     threads = torch.get_num_threads()
     try:
+        monkeypatch.setenv("COURSE_THREADS", UNWATCHED["COURSE_THREADS"])  # building and testing
+        assert repr(start()) == "Ready: fast tier, seed 0, 1 thread." and torch.get_num_threads() == 1
+        monkeypatch.delenv("COURSE_THREADS")
         assert repr(start()) == "Ready: fast tier, seed 0, 2 threads."
         first = (random.random(), torch.rand(1).item())
         start()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
 from course_lib.material.assets import DATA
 from course_lib.notebook.results import Line, Verdicts
 from course_lib.shared.files import write_atomically
 from course_lib.shared.seeds import mean_and_interval, paired_difference
+from course_lib.shared.statistics import unpack
 
 
 def write(name: str, record: dict) -> None:
@@ -23,9 +26,12 @@ def path_of(name: str) -> Path:
 
 def _as_text(record: dict) -> str:
     """JSON with one line per run, so that a difference between two versions can be read."""
-    head = json.dumps({k: v for k, v in record.items() if k != "runs"}, indent=1)
-    runs = ",\n  ".join(json.dumps(run) for run in record["runs"])
-    return f'{head[:-2]},\n "runs": [\n  {runs}\n ]\n}}\n'
+    lists = [name for name in ("predictions", "trials", "runs") if name in record]
+    text = json.dumps({k: v for k, v in record.items() if k not in lists}, indent=1)[:-2]
+    for name in lists:
+        rows = ",\n  ".join(json.dumps(row) for row in record[name])
+        text += f',\n "{name}": [\n  {rows}\n ]'
+    return text + "\n}\n"
 
 
 def load(name: str) -> dict:
@@ -45,6 +51,24 @@ def values(name: str, arm: str, number: str) -> list[float]:
     if not runs:
         raise ValueError(f"data/results/{name}.json has no run of '{arm}'; it has {', '.join(load(name)['arms'])}.")
     return [run[number] for run in runs]
+
+
+def right(name: str, arm: str, measure: str = "accuracy") -> np.ndarray:
+    """Which test texts the runs of an arm got right: (seeds, texts). `statistics.gain` compares two arms with it."""
+    return right_of(load(name), arm, measure)
+
+
+def right_of(record: dict, arm: str, measure: str = "accuracy") -> np.ndarray:
+    """The same for a record that is at hand, ordered by seed. Raises: ValueError for an arm without runs."""
+    runs = sorted((r for r in record["runs"] if r["arm"] == arm), key=lambda r: r["seed"])
+    if not runs:
+        raise ValueError(f"{record['experiment']} has no run of '{arm}'; it has {', '.join(record['arms'])}.")
+    return np.stack([unpack(run["right"][measure]) for run in runs])
+
+
+def predictions(name: str) -> list[dict]:
+    """What the experiment predicted, each with its gain [mean, low, high] in points and its verdict."""
+    return load(name)["predictions"]
 
 
 def summary(name: str, number: str, baseline: str, arms: list[str] | None = None) -> Verdicts:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -35,8 +36,11 @@ from course_lib.shared.parts import (
     wait_for_all,
 )
 from course_lib.shared.progress import Waiting
+from course_lib.shared.words import require_word
 
 Terms = Callable[[nn.Module, Batch], dict[str, Tensor]]
+Schedule = Literal["linear", "constant"]
+Precision = Literal["fp32", "bf16", "auto"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,11 @@ class Recipe:
     steps: int
     learning_rate: float = 5e-5
     warmup: float = 0.1  # share of the steps
-    schedule: str = "linear"  # after the warm-up: "linear" to zero, or "constant"
+    schedule: Schedule = "linear"  # after the warm-up: "linear" to zero, or "constant"
     weight_decay: float = 0.01
     clip: float = 1.0  # largest gradient norm
     accumulate: int = 1  # parts that a batch is cut into, because memory is too small for it as a whole
-    precision: str = "fp32"  # "fp32", "bf16", or "auto": bf16 where the processor computes with it
+    precision: Precision = "fp32"  # "fp32", "bf16", or "auto": bf16 where the processor computes with it
     seed: int = 0
     evaluate_every: int = 0  # steps; 0: only at the end
     patience: int = 0  # evaluations without a better score before the run stops; 0: never
@@ -128,14 +132,16 @@ def _mine(batch: Batch, recipe: Recipe, step: int) -> Iterator[Part]:
 
 def rate_factor(step: int, recipe: Recipe) -> float:
     """Warm up linearly from 1/warm-up steps to 1, then fall linearly towards 0 (or stay, if constant)."""
+    require_word(recipe.schedule, Schedule, "schedule")
     warmup = int(recipe.warmup * recipe.steps)
     if step < warmup:
         return (step + 1) / warmup
     return 1.0 if recipe.schedule == "constant" else (recipe.steps - step) / max(1, recipe.steps - warmup)
 
 
-def autocast(precision: str, device: str = "cpu"):
+def autocast(precision: Precision, device: str = "cpu"):
     """A context in which matrix products run in bfloat16, if `precision` (and, for "auto", the processor) says so."""
+    require_word(precision, Precision, "precision")
     use = precision == "bf16" or (precision == "auto" and (device != "cpu" or cpu_has_bf16()))
     return torch.autocast(device, torch.bfloat16, enabled=use)
 

@@ -8,19 +8,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, near, numbers
 
 
 def _states(*shape: int, seed: int = 7) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
-
-
-def _near(answer: Value, wanted: float, tolerance: float = 1e-4) -> bool:
-    return all(abs(number - wanted) <= tolerance for number in numbers(answer))
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -136,13 +128,13 @@ def patience(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
     gradient="The loss must be differentiable for the student: no .item(), no .detach() on its side.",
     properties=(
         Property("A student state that is five times as long must cost the same: only directions count.",
-                 lambda: [_lengths(1.0), _lengths(5.0)], _all_equal),
+                 lambda: [_lengths(1.0), _lengths(5.0)], all_equal),
         Property("Opposite directions must cost 4 per layer, and there are 2 layers here: 8.",
-                 lambda: [Call((_states(3, 2, 5), -_states(3, 2, 5)))], lambda answers: _near(answers[0], 8, 1e-3)),
+                 lambda: [Call((_states(3, 2, 5), -_states(3, 2, 5)))], lambda answers: near(answers[0], 8, 1e-3)),
         Property("The same sentence twice must give the same loss.",
                  lambda: [Call((_states(2, 2, 5), _states(2, 2, 5, seed=8))),
                           Call((_states(2, 2, 5).repeat(2, 1, 1), _states(2, 2, 5, seed=8).repeat(2, 1, 1)))],
-                 _all_equal),
+                 all_equal),
     ),
 )
 
@@ -197,7 +189,7 @@ def pkd_loss(
         Property("With beta = 0 the [CLS] states must have no influence.",
                  lambda: [Call((_states(4, 3), _states(4, 3, seed=8), torch.tensor([0, 1, 2, 1]), _states(4, 2, 5),
                                 _states(4, 2, 5, seed=s)), {"temperature": 2.0, "alpha": 0.5, "beta": 0.0})
-                          for s in (9, 10)], _all_equal),
+                          for s in (9, 10)], all_equal),
     ),
 )
 
@@ -286,7 +278,8 @@ QUIZ = (
         Option("The last layer has no [CLS].", "Every layer has a state for every token."),
         Option("The answers (soft targets) already tell the last layer what to do.",
                "L_DS acts on the logits, and they are made from the last [CLS] state.", True),
-        Option("To save memory.", "It saves a little, but that is not the reason of section 3.2."),
+        Option("To save memory, because every layer that is compared has to be stored.",
+               "It saves a little, but that is not the reason of section 3.2."),
         Option("Its width differs.", "All layers of a BERT have the same width."),
     )),
     QuizItem("Teacher of 12 layers, student of 4. Which teacher layers does PKD-skip use?", (
@@ -296,7 +289,8 @@ QUIZ = (
         Option("9, 10, 11.", "That is PKD-last."),
     )),
     QuizItem("What does the normalisation in equation 7 do?", (
-        Option("It makes the states have mean 0.", "Nothing is subtracted. A large constant part stays."),
+        Option("It makes the states have mean 0, so that a constant part is gone.",
+               "Nothing is subtracted. A large constant part stays."),
         Option("Only the direction of a state counts, not its length.",
                "Each state is divided by its own length.", True),
         Option("It divides by the standard deviation over the batch.", "That would be a statistic of the batch."),
@@ -316,15 +310,17 @@ QUIZ = (
         Option("0.13.", "That divides by 768 only. The mean runs over the layers, too."),
     )),
     QuizItem("You store the teacher's [CLS] states once. Which training is then NOT possible?", (
-        Option("Shuffling the sentences.", "The state is a column of its sentence and travels with it."),
+        Option("Shuffling the sentences, so that a batch holds others in every epoch.",
+               "The state is a column of its sentence and travels with it."),
         Option("Several epochs.", "The teacher never changes, so its states stay right."),
         Option("Replacing words in the sentences at random in every epoch.",
                "The stored state belongs to the old sentence. A new sentence needs a new state.", True),
         Option("A student with dropout.", "Dropout is the student's own affair."),
     )),
     QuizItem("All teacher [CLS] states of layer 2 are nearly the same vector. The patience term of that layer", (
-        Option("teaches the student to tell sentences apart.", "The target is the same for every sentence."),
-        Option("becomes small as soon as the student gives that vector, and says nothing about the sentence.",
+        Option("teaches the student to tell sentences apart, which is what the layer is for.",
+               "The target is the same for every sentence."),
+        Option("is small as soon as the student gives that vector, whatever the sentence.",
                "One constant vector solves the task. Look at the spread of your targets before you train.", True),
         Option("is undefined.", "It is a normal number, and a small one."),
         Option("must be multiplied by T^2.", "T belongs to the logits."),

@@ -8,15 +8,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, numbers
 
 
 def _noise(*shape: int, seed: int = 7, size: float = 1.0) -> torch.Tensor:
     return size * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 def _zero(answers: Sequence[Value]) -> bool:
@@ -119,7 +115,7 @@ def attention_loss(student_scores: Tensor, teacher_scores: Tensor,
     gradient="The loss must be differentiable for the student, and padded pairs must get gradient 0.",
     properties=(
         Property("What stands in the padding must not matter.",
-                 lambda: [_scores_with_padding(seed) for seed in (20, 30)], _all_equal),
+                 lambda: [_scores_with_padding(seed) for seed in (20, 30)], all_equal),
         Property("A student with the teacher's scores must have loss 0.",
                  lambda: [Call((_noise(2, 3, 4, 4), _noise(2, 3, 4, 4), MASK))], _zero),
     ),
@@ -176,7 +172,7 @@ def hidden_loss(student_states: Tensor, teacher_states: Tensor, weight: Tensor,
     gradient="The loss must be differentiable for the student, and padded tokens must get gradient 0.",
     properties=(
         Property("What stands in the padding must not matter.",
-                 lambda: [_states_with_padding(seed) for seed in (20, 30)], _all_equal),
+                 lambda: [_states_with_padding(seed) for seed in (20, 30)], all_equal),
     ),
 )
 
@@ -224,7 +220,7 @@ def smallest_error(teacher_states: Tensor, width: int) -> Tensor:
                  lambda: [Call((_within_a_plane(), width)) for width in (2, 3)], _zero),
         Property("Adding the same vector to all states must change nothing.",
                  lambda: [Call((_noise(9, 4), 2)), Call((_noise(9, 4) + torch.tensor([5.0, 0.0, -3.0, 1.0]), 2))],
-                 _all_equal),
+                 all_equal),
     ),
 )
 
@@ -307,7 +303,7 @@ def price_of_silence(teacher_states: Tensor, mask: Tensor) -> Tensor:
     properties=(
         Property("Adding the same vector to all states must change nothing: a constant student can say that too.",
                  lambda: [Call((_noise(2, 4, 3) + shift, MASK)) for shift in (0.0, torch.tensor([5.0, 0.0, -2.0]))],
-                 _all_equal),
+                 all_equal),
         Property("Teacher states that are all equal must cost nothing.",
                  lambda: [Call((torch.full((2, 4, 3), 2.5), MASK))], _zero),
     ),
@@ -321,7 +317,7 @@ QUIZ = (
         Option("The softmax hides differences: large scores all end near 0 or 1.",
                "An error of 5 in a score can be an error of 0.007 in a probability. The gradient fades with it.", True),
         Option("Probabilities are not differentiable.", "They are. MiniLM and MobileBERT compare probabilities."),
-        Option("Hugging Face models return scores, but no probabilities.",
+        Option("Hugging Face models return scores, but no probabilities, so there is no choice.",
                "The other way round: they return probabilities if asked, and never scores."),
     )),
     QuizItem("The student has 4 layers of width 312. What must be equal on both sides?", (
@@ -348,7 +344,8 @@ QUIZ = (
     )),
     QuizItem("What does the first stage (intermediate layers) need?", (
         Option("Sentences with labels.", "None of its three terms looks at a label."),
-        Option("Sentences and the teacher's logits.", "Logits belong to the prediction stage."),
+        Option("Sentences and the teacher's logits, so that the answers can be compared.",
+               "Logits belong to the prediction stage."),
         Option("Sentences, and a teacher that can be looked into.",
                "It compares embeddings, states and scores. Any text will do, and that is why text can be made.", True),
         Option("The teacher's training set.", "It helps, but new text of the same kind does the same work."),
@@ -365,7 +362,8 @@ QUIZ = (
         Option("Did you use temperature 4?", "The paper uses temperature 1 in its prediction loss."),
         Option("Did you do general distillation first, and augment the text?",
                "Without augmentation the paper itself loses 7.2 points, without general distillation 3.1.", True),
-        Option("Did you keep the projection in the final model?", "It is not needed for predictions, and removed."),
+        Option("Did you keep the projection of the states in the final model too?",
+               "It is not needed for predictions, and removed."),
         Option("Did you divide the loss by the number of layers?", "That changes the size of the loss, not what fits."),
     )),
     QuizItem("Teacher: 12 layers. Student: 4. In the uniform map, which `hidden_states` of the teacher goes with "

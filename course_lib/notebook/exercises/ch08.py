@@ -9,15 +9,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, numbers
 
 
 def _random(*shape: int, seed: int = 7) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -164,9 +160,9 @@ def mixed_loss(hidden: Tensor, target: Tensor, predecessor: Tensor,
              "torch.no_grad() and no .detach() around its layers.",
     properties=(
         Property("A module that is replaced must not care for its predecessor's weights.",
-                 lambda: [_mixture([True, True], other_predecessor=seed) for seed in (3, 13)], _all_equal),
+                 lambda: [_mixture([True, True], other_predecessor=seed) for seed in (3, 13)], all_equal),
         Property("A module that is not replaced must not care for its successor's weights.",
-                 lambda: [_mixture([False, False], other_successor=seed) for seed in (4, 14)], _all_equal),
+                 lambda: [_mixture([False, False], other_successor=seed) for seed in (4, 14)], all_equal),
     ),
 )
 
@@ -289,7 +285,7 @@ def diagnose(draws: Tensor) -> str:
     properties=(
         Property("The order of the modules must not matter.",
                  lambda: [Call((draws,)) for draws in (_chances(30, 3) < 0.5, (_chances(30, 3) < 0.5).flip(1))],
-                 _all_equal),
+                 all_equal),
     ),
 )
 
@@ -318,10 +314,10 @@ QUIZ = (
         Option("In one of eight.", "0.5 · 0.5 · 0.5. Six modules at p = 0.3 come to 12 %, nearly the same.", True),
     )),
     QuizItem("Why does the paper call the rising rate a curriculum, and why is it a warm-up too?", (
-        Option("A successor that is drawn in a share p of the batches moves about p times as much: small steps first.",
+        Option("Drawn in a share p of the batches, a successor moves p times as much: small steps first.",
                "The effective learning rate is proportional to p, and the task gets harder as helpers leave.", True),
         Option("Because the sentences become longer.", "The order of the sentences has nothing to do with it."),
-        Option("Because the optimiser's learning rate is multiplied by p in the code.",
+        Option("Because the optimiser's learning rate is multiplied by p in the code, so that it rises too.",
                "The optimiser knows nothing of p. The share of batches does it."),
         Option("Because the predecessor thaws slowly.", "The predecessor stays frozen to the end."),
     )),
@@ -335,7 +331,7 @@ QUIZ = (
     )),
     QuizItem("A frozen part is left out of the optimiser, but its weights still have `requires_grad`. What "
              "happens?", (
-        Option("Nothing: what the optimiser does not have does not move.",
+        Option("Nothing: what the optimiser does not have does not move, so it has no effect on the others.",
                "It does not move, but its gradients are computed, and clipping counts them."),
         Option("The predecessor is trained as well.", "Only the optimiser moves weights, and it does not have these."),
         Option("Its gradients count in the norm, so clipping makes the successors' steps smaller.",
@@ -345,7 +341,8 @@ QUIZ = (
     QuizItem("Which baseline shows what the replacing ALONE is worth?", (
         Option("The large teacher.", "It says how far there is to go, not what the replacing brought."),
         Option("A small model with random weights.", "Then the start would differ as well as the replacing."),
-        Option("The best student of another chapter.", "Several things differ at once; nothing could be said."),
+        Option("The best student of another chapter, which has learned the same task by another method altogether.",
+               "Several things differ at once; nothing could be said."),
         Option("The same successor, same start, same frozen parts, same batches, at p = 1 from the first batch.",
                "One thing differs, so the difference belongs to it.", True),
     )),

@@ -8,15 +8,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, numbers
 
 
 def _random(*shape: int, seed: int = 7) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -52,7 +48,7 @@ def kept(accuracies: Tensor, teacher: float) -> float:
     properties=(
         Property("The order of the seeds must not matter.",
                  lambda: [Call((values, 80.0)) for values in (torch.tensor([70.0, 74.0, 72.0, 71.0]),
-                                                             torch.tensor([71.0, 72.0, 74.0, 70.0]))], _all_equal),
+                                                             torch.tensor([71.0, 72.0, 74.0, 70.0]))], all_equal),
     ),
 )
 
@@ -232,7 +228,7 @@ def paired_interval(ours: Tensor, baseline: Tensor, t: float) -> Tensor:
     properties=(
         Property("A seed that is lucky for both methods must not change anything.",
                  lambda: [Call((_random(5, seed=1) + luck, _random(5, seed=2) + luck, 2.776))
-                          for luck in (torch.zeros(5), torch.tensor([0.0, 3.0, -2.0, 1.0, 5.0]))], _all_equal),
+                          for luck in (torch.zeros(5), torch.tensor([0.0, 3.0, -2.0, 1.0, 5.0]))], all_equal),
     ),
 )
 
@@ -273,7 +269,7 @@ def times_faster(student: Tensor, teacher: Tensor, warm_up: int) -> Tensor:
     properties=(
         Property("A machine that is busy in some moments slows both runs of a pair; the answer must stay.",
                  lambda: [Call(((1 + _random(9, seed=3)) * busy, (2 + _random(9, seed=4)) * busy, 2))
-                          for busy in (torch.ones(9), 1 + 4 * _random(9, seed=5))], _all_equal),
+                          for busy in (torch.ones(9), 1 + 4 * _random(9, seed=5))], all_equal),
     ),
 )
 
@@ -282,29 +278,33 @@ def times_faster(student: Tensor, teacher: Tensor, warm_up: int) -> Tensor:
 QUIZ = (
     QuizItem("A student keeps 97 % of its teacher. What must stand beside this number?", (
         Option("Nothing: 97 % is a lot.", "A student without a teacher may keep 97 % as well."),
-        Option("What the same student keeps without a teacher, and an interval for the difference.",
+        Option("What the same student keeps without a teacher, with an interval.",
                "Only the difference belongs to the method.", True),
         Option("The number of teachers in the literature.", "That says nothing about this student."),
-        Option("The training loss of the student.", "Losses of different methods have different terms and units."),
+        Option("The training loss of the student, beside that of the teacher on the same text.",
+               "Losses of different methods have different terms and units."),
     )),
     QuizItem("Method A lies on the Pareto front, method B just below it at the same cost. Which claim is right?", (
         Option("A is better than B.", "The front is drawn through means. Look at the paired difference first."),
-        Option("B must never be used.", "It may be simpler, or equal within the interval."),
-        Option("If the interval of the paired difference includes 0, the two cannot be told apart here.",
+        Option("B must never be used: the front shows that there is always a better method than it.",
+               "It may be simpler, or equal within the interval."),
+        Option("If the interval of their paired difference holds 0, they cannot be told apart.",
                "A front of means is a claim about means only.", True),
         Option("A costs less than B.", "They cost the same; A has the higher mean."),
     )),
     QuizItem("Why are the runs of two methods paired by seed?", (
-        Option("Because what both runs of a seed share, such as the order of the batches, drops out of the difference.",
+        Option("Because what both runs of a seed share drops out of their difference.",
                "The interval of the difference gets narrower, and honestly so.", True),
         Option("Because it makes every difference significant.", "It can also show that there is none."),
         Option("Because five seeds are enough then.", "How many are enough depends on the spread that is left."),
-        Option("Because the methods must have the same number of parameters.", "Pairing has nothing to do with size."),
+        Option("Because the two methods must have the same number of parameters to be compared.",
+               "Pairing has nothing to do with size."),
     )),
     QuizItem("The half-depth student holds 77 % of the teacher's parameters but needs about half of the time. Why?", (
-        Option("Its layers are faster than the teacher's.", "They are of the same kind and width."),
-        Option("The word embeddings are half of the teacher's parameters; they stay, and looking a word up costs "
-               "almost no time.", "Layers cost the time, the table costs memory.", True),
+        Option("Its layers are faster than the teacher's, because fewer layers wait for each other.",
+               "They are of the same kind and width."),
+        Option("Half of the teacher's numbers are word embeddings: they stay, and cost no time.",
+               "Layers cost the time, the table costs memory.", True),
         Option("The count of parameters is wrong.", "It is exact. It counts the embeddings, which the paper's share of "
                "60 % counts too, in a model with larger layers."),
         Option("Because of bfloat16.", "Both models are timed in the same precision."),
@@ -317,23 +317,26 @@ QUIZ = (
         Option("The student must be retrained.", "Training has nothing to do with it."),
     )),
     QuizItem("When does it not help to store the teacher's answers?", (
-        Option("When many students learn from the same sentences.", "That is when storing helps most."),
+        Option("When many students learn from the same sentences, one after another.",
+               "That is when storing helps most."),
         Option("When the student reads the data for many epochs.", "The teacher would be asked anew in each epoch."),
         Option("When every sentence is read once only, or is made up on the fly.",
                "Then the teacher is asked about as often as without a store.", True),
         Option("When the teacher is large.", "The dearer the asking, the better a store."),
     )),
     QuizItem("You may try ten methods on the test set and report one. What is wrong with taking the highest mean?", (
-        Option("Nothing: means over five seeds are fair.", "The highest of ten means is high by luck, too."),
-        Option("The choice used the test set, so the winner's number is too good. Choose on validation data.",
+        Option("Nothing: means over five seeds are fair, whichever of the methods is looked at.",
+               "The highest of ten means is high by luck, too."),
+        Option("The choice used the test set, so the winner's number is too good.",
                "Or fix the variant before you see any number, as this chapter does.", True),
         Option("The test set is too small for ten methods.", "Size is another matter; the choice is the problem."),
         Option("One should take the best single seed.", "That adds more luck."),
     )),
     QuizItem("Two chapters trained with different numbers of steps. How does this chapter compare them?", (
-        Option("It cuts all runs to the same number of steps.", "A step of one student may cost ten steps of another."),
+        Option("It cuts all runs to the same number of steps, so that nobody has an advantage.",
+               "A step of one student may cost ten steps of another."),
         Option("It does not mind.", "Then a method could buy its points with time."),
-        Option("It shows what each training cost, in steps of one common reference, and lets you use it as an axis.",
+        Option("It counts what each training cost, in steps of one common reference.",
                "Equal steps are not equal cost; cost is measured.", True),
         Option("It multiplies the accuracy by the cost.", "Such a product has no meaning."),
     )),
