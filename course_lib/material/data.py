@@ -16,7 +16,7 @@ Every training text is there, 500 of them with their label and the others with -
 
 | name        | train | validation |  test | never labelled                                               |
 |-------------|-------|------------|-------|--------------------------------------------------------------|
-| `sentiment` | 6,008 |        739 | 3,323 | `unlabelled`: 2,826 review sentences; `plots`: 5,577 of plots |
+| `sentiment` | 6,008 |        739 | 3,323 | `unlabelled`: 2,825 review sentences; `plots`: 5,578 of plots |
 | `topics`    | 5,455 |        609 | 2,969 | -                                                            |
 | `trec`      | 3,216 |        401 | 1,759 | -                                                            |
 """
