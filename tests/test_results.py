@@ -147,7 +147,7 @@ def test_a_poll_has_a_leader_only_where_the_pairs_show_it(fake):
 
 
 def test_missing_numbers_name_the_command_that_makes_them(fake):
-    with pytest.raises(FileNotFoundError, match=r"python -m course_lib\.results ch99"):
+    with pytest.raises(FileNotFoundError, match=r"python -m course_lib\.experiments ch99"):
         records.load("ch99")
     measuring.measure("ch99")
     with pytest.raises(ValueError, match="no run of 'c'; it has a, b"):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from course_lib.material.assets import DATA
+from course_lib.notebook.results import Line, Verdicts
 from course_lib.shared.files import write_atomically
-from course_lib.shared.seeds import Difference, Interval, mean_and_interval, paired_difference
+from course_lib.shared.seeds import mean_and_interval, paired_difference
 from course_lib.shared.statistics import unpack
 
 
@@ -71,30 +71,14 @@ def predictions(name: str) -> list[dict]:
     return load(name)["predictions"]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One arm of an experiment: the mean over seeds with its interval, and the difference to the baseline."""
-
-    arm: str
-    measured: Interval
-    gain: Difference | None  # None for the baseline itself
-
-    def __str__(self) -> str:
-        m, text = self.measured, "the baseline"
-        if self.gain:
-            g = self.gain.interval
-            text = f"gain {g.mean:+.2f} [{g.low:+.2f}, {g.high:+.2f}]: {self.gain.verdict}"
-        return f"{self.arm:30s} {m.mean:6.2f} [{m.low:.2f}, {m.high:.2f}]  {text}"
-
-
-def summary(name: str, number: str, baseline: str, arms: list[str] | None = None) -> list[Line]:
-    """Every arm's mean and 95 % interval, and its paired difference to `baseline` (same seeds)."""
+def summary(name: str, number: str, baseline: str, arms: list[str] | None = None) -> Verdicts:
+    """Every arm's mean and 95 % interval, and its paired difference to `baseline` (same seeds): a table of lines."""
     base = values(name, baseline, number)
     lines = []
     for arm in arms or load(name)["arms"]:
         ours = values(name, arm, number)
         lines.append(Line(arm, mean_and_interval(ours), None if arm == baseline else paired_difference(ours, base)))
-    return lines
+    return Verdicts(tuple(lines), number.replace("_", " "), baseline)
 
 
 def leader(name: str, options: dict[str, str], otherwise: str, number: str = "accuracy", *,

@@ -34,7 +34,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, Features, load_dataset, load_from_disk
 
 from course_lib.material.assets import asset, cache_folder
 from course_lib.material.sources import aligned_verses, articles, leads, movie_sentences, movie_text
@@ -108,8 +108,18 @@ def split_by_text(rows: Iterable[dict], key: Callable[[dict], str], *, test: flo
 
 
 def _as_datasets(splits: dict[str, list[dict]], class_names: list[str] | None = None) -> DatasetDict:
-    tables = DatasetDict({split: Dataset.from_list(rows) for split, rows in splits.items()})
-    return tables.cast_column("label", ClassLabel(names=class_names)) if class_names else tables
+    return DatasetDict({split: table(rows, class_names) for split, rows in splits.items()})
+
+
+def table(rows: list[dict], class_names: list[str] | None = None) -> Dataset:
+    """Rows as a `Dataset`; with class names its column "label" knows them.
+
+    It is made with its types and not cast to them afterwards: a cast shows a bar of its own ("Casting the dataset").
+    """
+    plain = Dataset.from_list(rows)
+    if not class_names:
+        return plain
+    return Dataset.from_list(rows, features=Features({**plain.features, "label": ClassLabel(names=class_names)}))
 
 
 # ------------------------------------------------------------------------------------------------ the five data sets
