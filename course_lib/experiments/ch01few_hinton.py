@@ -1,7 +1,7 @@
 """Chapter 1: what a small student gains from a teacher when labels are few: the text, the softness, the temperature.
 
 Student: a BERT of 2 layers x 128 with random weights, the same for every arm of a seed. Movie sentences: 500 labels,
-6,008 + 2,826 texts, a teacher that has seen the same 500 labels. Topics: 40 labels for each of eleven classes, 5,455
+6,008 + 2,825 texts, a teacher that has seen the same 500 labels. Topics: 40 labels for each of eleven classes, 5,455
 texts of which the student reads 32 tokens. Between an arm and the baseline of a claim, one thing differs.
 """
 
