@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from course_lib.shared.files import write_atomically
 from course_lib.shared.parts import (
@@ -37,6 +35,7 @@ from course_lib.shared.parts import (
     start_alike,
     wait_for_all,
 )
+from course_lib.shared.progress import Waiting
 from course_lib.shared.words import require_word
 
 Terms = Callable[[nn.Module, Batch], dict[str, Tensor]]
@@ -93,7 +92,8 @@ def train(student: nn.Module, batches: Sequence[Batch], terms: Terms, recipe: Re
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     device, over = trained[0].device, averaged_over or {}
     run = _Run(student, optimizer, recipe, Path(folder) if folder else None)
-    for step in progress_bar(range(run.resume(), recipe.steps)):
+    waiting = Waiting(range(run.resume(), recipe.steps))
+    for step in waiting:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * rate_factor(step, recipe)
         seen: dict[str, Tensor] = {}
@@ -112,8 +112,10 @@ def train(student: nn.Module, batches: Sequence[Batch], terms: Terms, recipe: Re
         optimizer.step()
         student.zero_grad()  # not only the optimiser's: a frozen part must not pile up gradients that clipping counts
         run.log(step, seen, optimizer.param_groups[0]["lr"])
-        if evaluate and run.time_to_evaluate(step) and run.is_enough(step, evaluate(student)):
-            break
+        if evaluate and run.time_to_evaluate(step):
+            waiting.tell(scores := evaluate(student))
+            if run.is_enough(step, scores):
+                break
         run.save_if_due(step)
     run.finish()
     return run.history
@@ -148,11 +150,6 @@ def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bfloat16 matrices in hardware (elsewhere bf16 is slower than float32)."""
     asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private names: absent means no
     return any(getattr(torch.cpu, ask, lambda: False)() for ask in asks)
-
-
-def progress_bar(steps, **options):
-    """tqdm, unless COURSE_PROGRESS=0 (stored notebooks must not depend on the speed of a machine)."""
-    return tqdm(steps, disable=os.environ.get("COURSE_PROGRESS") == "0", **options)
 
 
 class _Run:
