@@ -501,7 +501,7 @@ def test_what_a_real_chapter_depends_on() -> None:
     parts = chapter_files.fingerprint(chapter_files.FOLDER / "ch01_hinton.md")
     assert {"course_lib/methods/hinton.py", "course_lib/notebook/shared.css", "course_lib/experiments/sentences.py",
             "course_lib/notebook/views/temperature.js", "course_lib/notebook/exercises/ch01.py",
-            "course_lib/notebook/exercises/quiz.js", "data/results/ch01.json", "data/assets.toml",
+            "course_lib/notebook/exercises/forms.js", "data/results/ch01.json", "data/assets.toml",
             "data/teachers/sentiment/card.json"} <= set(parts)
     others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/minilm",
               "course_lib/notebook/exercises/ch02", "course_lib/notebook/views/pareto", "data/results/ch02",
