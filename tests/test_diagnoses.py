@@ -55,7 +55,8 @@ SAYS = {
         "swapped_weights": "The weights are swapped", "no_t2": "missing in the soft term",
         "t2_on_both": "multiplies both terms", "hard_at_t": "uses softened logits", "mean": 'Use "batchmean"',
         "teacher_hard": "measures the teacher", "one_alpha": "1 minus the other",
-        "swapped_kl": "teacher and student are", "t2_twice": "in the soft term twice", "softmax_before_ce": "F.cross_entropy got probabilities",
+        "swapped_kl": "teacher and student are", "t2_twice": "in the soft term twice",
+        "softmax_before_ce": "F.cross_entropy got probabilities",
         "no_hard": "The hard term is missing", "soft_cross_entropy": "KL plus the teacher's entropy",
     },
     "ch01.q4": {

@@ -16,15 +16,11 @@ for what a learner's function does.
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import inspect
-import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from course_lib.notebook.exercises import store
+from course_lib.notebook.exercises import definitions, store
 from course_lib.notebook.exercises.checking import Verdict, judge
 from course_lib.notebook.exercises.choosing import answer, predict, prediction, quiz, recall
 from course_lib.notebook.exercises.messages import Message, message
@@ -53,8 +49,9 @@ def check(name: str, function: Callable[..., Any]) -> Verdict:
     entry = state["exercises"].setdefault(name, new_entry())
     entry["attempts"] += 1
     if verdict.points >= entry["points"]:  # never replace a right answer's text by a later wrong one
+        own = definitions.carried(function, asked.function, name)
         entry |= {"points": verdict.points, "status": verdict.status, "message": verdict.message,
-                  "source": _source(function), "needs": _needs(function)}
+                  "source": own.source, "needs": own.needs, "missing": list(own.missing)}
     return replace(verdict, note=" ".join(part for part in (note, store.save(state)) if part))
 
 
@@ -79,37 +76,3 @@ def hint(name: str) -> Message:
     lines = [f"{name}, hint {i} of {len(asked.hints)}: {text}"
              for i, text in enumerate(asked.hints[:entry["hints"]], start=1)]
     return message(*lines, note, saved)
-
-
-def _source(function: object) -> str | None:
-    with contextlib.suppress(Exception):
-        return textwrap.dedent(inspect.getsource(function))
-    return None
-
-
-def _needs(function: object) -> dict[str, str]:
-    """Text of what the function uses from its notebook: imports, constants, helpers, and what those use in turn."""
-    found: dict[str, str] = {}
-    todo, home = [function], getattr(function, "__module__", None)
-    with contextlib.suppress(Exception):
-        while todo:
-            user = todo.pop()
-            read = ast.walk(ast.parse(_source(user)))  # annotations and defaults count too
-            for name in sorted({node.id for node in read if isinstance(node, ast.Name)}):
-                if name in found or name not in user.__globals__:
-                    continue
-                value = user.__globals__[name]
-                text = _text(name, value, home)
-                if text and value is not function:
-                    found[name] = text
-                    todo += [value] if inspect.isfunction(value) and value.__module__ == home else []
-    return found
-
-
-def _text(name: str, value: object, home: str | None) -> str | None:
-    if inspect.ismodule(value):
-        return f"import {value.__name__} as {name}"
-    if inspect.isfunction(value) or inspect.isclass(value):
-        own = value.__module__ == home
-        return _source(value) if own else f"from {value.__module__} import {value.__name__} as {name}"
-    return f"{name} = {value!r}" if type(value) in (int, float, str, bool) else None

@@ -116,9 +116,12 @@ def assess(question: Question, stored: Sequence[Case], outcomes: Sequence[guard.
                        "not started")
     if reason := _does_not_run(stored, outcomes):
         return verdict(reason, 1)
+    extra = [list(rule.calls()) for rule in question.properties]
+    calls = len(stored) + sum(map(len, extra))
+    if len(outcomes) != calls:  # somebody has been at the code that makes the calls
+        return verdict(f"{len(outcomes)} of {calls} calls of your function gave an answer; all of them are needed.", 1)
     message, tier = _wrong_numbers(question, stored, outcomes)
     if not message:
-        extra = [list(rule.calls()) for rule in question.properties]
         message, tier = _broken_property(question, extra, outcomes[len(stored):]), 2
     return verdict(message, tier) if message else verdict("", 2, "correct")
 
@@ -231,6 +234,8 @@ def _in_general(question: Question, wrong: Sequence[tuple[Case, Value]], ordinar
         return f"Right on {len(ordinary) - len(wrong)} of {len(ordinary)} inputs, but wrong with {case.about}. {ask}"
     factors = [a / b for c, got in ordinary for a, b in zip(numbers(got), numbers(c.expected), strict=False)
                if abs(b) > 1e-3]
+    if factors and all(abs(f - 1) < 2e-3 for f in factors):
+        return f"Your numbers are nearly the right ones, but not as exact as they should be. Do you round? {ask}"
     if factors and all(abs(f - factors[0]) < 1e-3 * abs(factors[0]) for f in factors):
         return f"Your numbers are {factors[0]:.3g} times the right ones, on every input. Which factor is that? {ask}"
     return f"It runs, and the shape is right, but the numbers are not, for example with {case.about}. {ask}"

@@ -16,7 +16,8 @@ from course_lib.notebook.exercises.questions import Chapter, chapter, chapter_na
 
 def new_entry() -> dict[str, Any]:
     """What is kept of an exercise before its first check."""
-    return {"status": "not started", "points": 0, "attempts": 0, "hints": 0, "message": "", "source": None, "needs": {}}
+    return {"status": "not started", "points": 0, "attempts": 0, "hints": 0, "message": "", "source": None, "needs": {},
+            "missing": []}
 
 
 def quiz_points(asked: Chapter, state: dict[str, Any]) -> tuple[float, int]:
@@ -81,7 +82,20 @@ def export_answers(file: str = "answers.json", who: str = "") -> Message:
         return message(f"{file} cannot be written ({error.strerror}). Try another name.", note)
     total = ", ".join(f"{name} {points[name]:g} of {chapter(name).points:g}" for name in points)
     counted = f"Exercises: {len(started)}, quiz answers: {len(state['quiz'])}."
-    return message(f"Wrote {file}. {counted}", f"Points: {total}.", note)
+    return message(f"Wrote {file}. {counted}", f"Points: {total}.", *_left_behind(started), note)
+
+
+def _left_behind(started: dict[str, Any]) -> list[str]:
+    """A sentence for each answer that the file cannot carry whole: a grader could not run it."""
+    said = []
+    for name, entry in started.items():
+        if not entry["source"]:
+            said.append(f"{name}: the text of your function was not found, so it cannot be graded from this file. "
+                        "Hand in the notebook, or define the function in a cell and check it again.")
+        elif entry.get("missing"):
+            said.append(f"{name} uses {', '.join(entry['missing'])}, and no cell of this notebook says what that is. "
+                        "Define it in a cell, run the check again and export again, or hand in the notebook.")
+    return said
 
 
 def _versions() -> dict[str, str]:

@@ -203,9 +203,13 @@ def question(name: str) -> Question:
 
 def cases(wanted: Question) -> list[Case]:
     """The stored cases of an exercise, with fresh tensors on every call."""
-    chapter_name = wanted.name.partition(".")[0]
+    return [case(wanted, stored) for stored in golden(wanted.name.partition(".")[0])[wanted.name]]
+
+
+def golden(chapter_name: str) -> dict[str, list[dict[str, Any]]]:
+    """The stored inputs and numbers of a chapter: exercise -> its cases."""
     text = resources.files(__package__).joinpath(f"golden/{chapter_name}.json").read_text(encoding="utf-8")
-    return [case(wanted, stored) for stored in json.loads(text)[wanted.name]]
+    return json.loads(text)
 
 
 def call(wanted: Question, stored: dict[str, Any]) -> Call:
