@@ -45,8 +45,9 @@ notebooks: setup  ## run the chapters whose text, library, data or versions chan
 	@$(RUN) tools/contents.py
 	@$(RUN) tools/notebooks.py build
 
-teacher: setup  ## train the three teachers again (about an hour without a GPU)
+teacher: setup  ## train the teachers again and ask them (about an hour and a half without a GPU)
 	@$(RUN) -m course_lib.material.teachers
+	@$(RUN) -m course_lib.experiments.few_labels
 
 results: setup  ## measure the numbers of the chapters' tables again, over several seeds
 	@$(RUN) -m course_lib.experiments

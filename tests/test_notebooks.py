@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -226,7 +227,7 @@ def test_two_chapters_run_at_a_time_and_a_broken_one_does_not_stop_the_other(mon
 
     for name, code in (("ch01_whole", "1 / 1"), ("ch02_broken", "1 / 0")):
         (tmp_path / f"{name}.md").write_text(source(code))
-    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    monkeypatch.setattr(chapter_files, "FOLDER", tmp_path)
     monkeypatch.setattr(notebooks, "execute", execute)
     monkeypatch.setattr(notebooks.os, "cpu_count", lambda: 2)
     assert notebooks.build([], everything=False) == 1
@@ -417,7 +418,7 @@ def test_a_notebook_is_stale_when_its_text_changes_and_not_when_its_address_does
     notebook.metadata["course"] = chapter_files.fingerprint(pair)
     chapter_files.write(notebook, pair.with_suffix(".ipynb"))
     assert chapter_files.why_stale(pair) == ""
-    pair.write_text(source(chapter_files.setup_cell().replace("assert", "assert  "), "x = 1"))
+    pair.write_text(source(chapter_files.setup_cell().replace("In Colab", "On Colab"), "x = 1"))
     assert chapter_files.why_stale(pair) == ""
     pair.write_text(source(chapter_files.setup_cell(), "x = 2"))
     assert chapter_files.why_stale(pair) == "chapter changed"
@@ -501,7 +502,7 @@ def test_what_a_real_chapter_depends_on() -> None:
     parts = chapter_files.fingerprint(chapter_files.FOLDER / "ch01_hinton.md")
     assert {"course_lib/methods/hinton.py", "course_lib/notebook/shared.css", "course_lib/experiments/sentences.py",
             "course_lib/notebook/views/temperature.js", "course_lib/notebook/exercises/ch01.py",
-            "course_lib/notebook/exercises/quiz.js", "data/results/ch01.json", "data/assets.toml",
+            "course_lib/notebook/exercises/forms.js", "data/results/ch01.json", "data/assets.toml",
             "data/teachers/sentiment/card.json"} <= set(parts)
     others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/minilm",
               "course_lib/notebook/exercises/ch02", "course_lib/notebook/views/pareto", "data/results/ch02",
@@ -532,29 +533,61 @@ def test_a_stale_page_that_is_built_all_the_same_says_so_at_its_top(pair: Path) 
 # --- The setup cell --------------------------------------------------------------------------------------------------
 
 
+def without_the_library(cell: str) -> str:
+    """The cell as Python that looks for a course which is nowhere installed; `%pip` becomes a call of `pip`."""
+    cell = re.sub(r"^( *)%pip (.*)$", r"\1pip('\2')", cell, flags=re.M)
+    return cell.replace("course_lib.notebook", "no_such_course.notebook")
+
+
 def test_the_setup_cell_installs_from_the_address_where_there_is_one(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n[project.urls]\nRepository = "https://example.org/r"\n')
     cell = chapter_files.setup_cell(tmp_path)
-    assert "git+https://example.org/r" in cell and len(cell.splitlines()) == 2
     asked = []
-
-    class Shell:
-        def run_line_magic(self, *what: str) -> None:
-            asked.append(what)
-
-    first = cell.splitlines()[0]
-    exec(first, {"get_ipython": Shell})  # here course_lib is installed: nothing to do
-    assert asked == []
-    exec(first.replace('find_spec("course_lib")', 'find_spec("no_such_course")'), {"get_ipython": Shell})
-    assert asked == [("pip", "install -q git+https://example.org/r")]
+    with pytest.raises(ModuleNotFoundError):  # the import after the installation
+        exec(without_the_library(cell), {"pip": asked.append})
+    assert asked == ["install -q git+https://example.org/r"]
+    assert max(map(len, cell.splitlines())) <= chapter_lint.COLUMNS
 
 
-def test_the_setup_cell_without_an_address_says_how_to_install(tmp_path: Path) -> None:
+def test_the_setup_cell_without_an_address_gives_a_line_to_copy(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
-    first = chapter_files.setup_cell(tmp_path).splitlines()[0]
-    exec(first, {})
-    with pytest.raises(AssertionError, match="make wheel"):
-        exec(first.replace('find_spec("course_lib")', 'find_spec("no_such_course")'), {})
+    cell = chapter_files.setup_cell(tmp_path)
+    with pytest.raises(SystemExit) as said:
+        exec(without_the_library(cell), {})
+    assert "In Colab" in str(said.value) and "%pip install course_lib-*.whl\n" in str(said.value)
+    assert max(map(len, cell.splitlines())) <= chapter_lint.COLUMNS
+
+
+@pytest.mark.parametrize("toml", ['[project]\nname = "x"\n',
+                                  '[project]\nname = "x"\n[project.urls]\nRepository = "https://example.org/r"\n'])
+def test_where_the_course_is_installed_the_setup_cell_only_starts_it(tmp_path: Path, toml: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(toml)
+    asked: list[str] = []
+    names = {"pip": asked.append}
+    cell = re.sub(r"^( *)%pip (.*)$", r"\1pip('\2')", chapter_files.setup_cell(tmp_path), flags=re.M)
+    exec(cell, names)
+    assert asked == [] and callable(names["start"])
+
+
+@pytest.mark.parametrize("path", chapter_files.sources([]), ids=lambda path: path.stem)
+def test_the_code_of_every_chapter_fits_the_page_and_its_plumbing_is_folded(path: Path) -> None:
+    assert chapter_lint.lint_columns(chapter_files.read_source(path)) == []
+    assert chapter_lint.lint_plumbing(chapter_files.read_source(path)) == []
+
+
+def test_a_line_that_is_too_wide_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(source("x = 1", "y = " + "1" * 77))
+    said = chapter_lint.lint_columns(chapter_files.read_source(tmp_path / "a.md"))
+    assert len(said) == 1 and "code cell 1: 81 columns, 80 are the most: y = 1" in said[0]
+
+
+def test_plumbing_is_folded_in_lab_as_in_the_book_and_what_is_not_is_named(tmp_path: Path) -> None:
+    plot = "plots.picture(figure, 'A line.')"
+    (tmp_path / "a.md").write_text(source(f":tags: [hide-input]\n\n{plot}", plot, "x = 1"))
+    notebook = chapter_files.read_source(tmp_path / "a.md")
+    assert [cell.metadata.get("jupyter") for cell in notebook.cells] == [{"source_hidden": True}, None, None]
+    assert [said.partition(";")[0] for said in chapter_lint.lint_plumbing(notebook)] == [
+        "code cell 1: plumbing that is not folded"]
 
 
 @pytest.fixture

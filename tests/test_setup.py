@@ -309,7 +309,7 @@ def test_the_short_lane_leaves_out_what_is_slow_and_the_long_one_nothing(monkeyp
 
 def test_a_chapter_runs_in_the_short_lane_when_something_under_it_changed(monkeypatch) -> None:
     changed = {"ch07_minilm": "course_lib/methods/minilm.py changed", "ch05_tinybert": "chapter changed"}
-    monkeypatch.setattr(check.notebooks, "why_stale", lambda path: changed.get(path.stem, ""))
+    monkeypatch.setattr(check.chapter_files, "why_stale", lambda path: changed.get(path.stem, ""))
     names = [Path(name).name.partition("_")[0] for name in check.chapters(everything=False)]
     assert names == ["ch05", check.ALWAYS, "ch07"]  # the longest first
     every = check.chapters(everything=True)

@@ -19,24 +19,32 @@ LONGEST = ("ch05", "ch01", "ch03", "ch06", "ch08")  # chapters, by their seconds
 # The kernel would add the version of this machine's Python.
 METADATA = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
             "language_info": {"name": "python"}}
+START = "from course_lib.notebook import start"
+PLUMBING = {"hide-input", "hide-cell", "remove-input", "remove-cell"}  # MyST-NB's words
 
 
 def setup_cell(root: Path = ROOT) -> str:
-    """The first code cell of every notebook. The address comes from [project.urls] Repository in pyproject.toml."""
+    """The first code cell of every notebook: it starts the course, and without the library it knows the way to it.
+
+    With an address ([project.urls] Repository in pyproject.toml) it installs from there. Without one it can only say
+    what to do; a SystemExit shows its text alone, no traceback.
+    """
     address = badges.address(root)
-    if address:
-        way = f'or get_ipython().run_line_magic("pip", "install -q git+{address}")'
-    else:
-        way = (', "course_lib is not installed here: run `make wheel` in the course folder, upload the file from dist/ '
-               'and run %pip install on it."')
-    found = 'find_spec("course_lib")'
-    line = f"{found} {way}" if address else f"assert {found}{way}"
-    return (f"from importlib.util import find_spec; {line}\n"
-            "from course_lib.notebook import start; start()")
+    install = [f"    %pip install -q git+{address}", f"    {START}"] if address else [
+        '    raise SystemExit("""The course is not installed here. In Colab: click on the',
+        "folder icon at the left, upload course_lib-*.whl, and run in a new code cell",
+        "this line: %pip install course_lib-*.whl",
+        'Then run this cell again.""")']
+    return "\n".join([f"try: {START}", "except ImportError:", *install, "start()"])
 
 
 def is_setup(cell: NotebookNode) -> bool:
-    return cell.cell_type == "code" and "from course_lib.notebook import start" in cell.source
+    return cell.cell_type == "code" and START in cell.source
+
+
+def is_plumbing(cell: NotebookNode) -> bool:
+    """Whether the book and JupyterLab fold the code of this cell."""
+    return bool(PLUMBING & set(cell.metadata.get("tags", [])))
 
 
 def sources(names: list[str]) -> list[Path]:
@@ -55,13 +63,18 @@ def longest_first(paths: list[Path]) -> list[Path]:
 
 
 def read_source(path: Path) -> NotebookNode:
-    """Read the text as a notebook without outputs, with cell ids made from the content."""
+    """Read the text as a notebook without outputs, with cell ids made from the content.
+
+    A cell whose code the book hides behind a click is folded in JupyterLab too.
+    """
     notebook = jupytext.read(path, fmt=FORMAT)
     seen: dict[str, int] = {}
     for cell in notebook.cells:
         digest = "setup" if is_setup(cell) else hashlib.sha256(cell.source.encode()).hexdigest()[:8]
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        if is_plumbing(cell):
+            cell.metadata["jupyter"] = nbformat.from_dict({"source_hidden": True})
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook

@@ -8,12 +8,13 @@ import statistics
 from functools import cache
 from types import ModuleType
 
-from chapter_files import ROOT, is_setup
+from chapter_files import ROOT, is_plumbing, is_setup
 from nbformat import NotebookNode
 
 MIN_COMPARED = 5
 MEDIAN_LINES, LONG_LINES, LONG_SHARE = 8, 25, 0.10
 NOT_COMPARED = {"nbval-ignore-output", "nbval-skip"}
+COLUMNS = 80  # of code; a page of the book shows as many on a laptop, and JupyterLab beside its file list
 
 
 def widget_errors(notebook: NotebookNode) -> list[str]:
@@ -65,8 +66,25 @@ def lint(notebook: NotebookNode, setup: str) -> list[str]:
     return problems
 
 
+def lint_columns(notebook: NotebookNode) -> list[str]:
+    """Lines of code that are cut off beside a page's margin, one sentence each."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [f"code cell {number}: {len(line)} columns, {COLUMNS} are the most: {line.strip()[:40]} ..."
+            for number, cell in enumerate(code) for line in cell.source.splitlines() if len(line) > COLUMNS]
+
+
+def lint_plumbing(notebook: NotebookNode) -> list[str]:
+    """Code that carries a page and teaches nothing, but is not folded: one sentence each."""
+    problems = []
+    for number, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
+        carries = is_setup(cell) or "plots.picture(" in cell.source
+        if carries and not is_plumbing(cell):
+            problems.append(f"code cell {number}: plumbing that is not folded; give it the tag hide-input")
+    return problems
+
+
 def _lint_size(code: list[NotebookNode]) -> list[str]:
-    lines = [len(cell.source.splitlines()) for cell in code if not is_setup(cell)] or [0]
+    lines = [len(cell.source.splitlines()) for cell in code if not is_plumbing(cell)] or [0]
     problems = []
     if statistics.median(lines) > MEDIAN_LINES:
         problems.append(f"the median code cell has {statistics.median(lines):g} lines; {MEDIAN_LINES} are the most")

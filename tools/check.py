@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 # Two at a time, each on its own core: a torch process that takes all cores is slower than two that share them.
 WORKERS = str(max(1, min(4, os.cpu_count() or 1)))
-PYTEST = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-r", "fEs"]
+PYTEST = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-r", "fEs",
+          "--durations=20", "--durations-min=10"]  # what it lists belongs under the mark `slow`
 # A worker takes whole files, in the order of the collection: the longest come first, so that no core waits at the end.
 SPREAD = ["-n", WORKERS, "--dist", "loadfile", "--no-loadscope-reorder"]
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=600"]

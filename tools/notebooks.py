@@ -35,7 +35,7 @@ from chapter_files import (
     why_stale,
     write,
 )
-from chapter_lint import lint, widget_errors
+from chapter_lint import lint, lint_columns, lint_plumbing, widget_errors
 from nbformat import NotebookNode
 
 from course_lib.notebook import UNWATCHED
@@ -150,6 +150,8 @@ def build_one(path: Path, asked: bool) -> bool:
 def check() -> int:
     problems, setup = contents.out_of_date() + badges.out_of_date(), setup_cell()
     for path in sources([]):
+        source = read_source(path)
+        problems += [f"{path.stem}: {problem}" for problem in lint_columns(source) + lint_plumbing(source)]
         difference = drift(path)
         if difference:
             problems.append(f"{path.stem}: {difference}")

@@ -136,10 +136,16 @@ def top_k_loss(student_logits: Float[Tensor, "*where classes"], teacher: TopK,
 def top_k_equation(z_S, ids, log_p, log_r, T):
     """L = T^2 mean_n ( sum_top p_i (log p_i - log q_i) + r_p (log r_p - log r_q) )"""
     log_q = log_soft_targets(z_S, T)  # log q_i = log softmax(z_S / T)
-    kl = (log_p.exp() * (log_p - log_q.gather(-1, ids))).sum(dim=-1)  # sum_top p_i (log p_i - log q_i)
+    kl = log_p.exp() * (log_p - log_q.gather(-1, ids))  # p_i (log p_i -
+    kl = kl.sum(dim=-1)  # sum_top
     if log_r is not None:
-        kl = kl + log_r.exp() * (log_r - _log_mass_outside(log_q, ids))  # r_p (log r_p - log r_q)
+        kl = kl + _rest_kl(log_r, log_q, ids)  # r_p (log r_p - log r_q)
     return T**2 * kl.mean()  # T^2 mean_n
+
+
+def _rest_kl(log_r: Float[Tensor, " rows"], log_q: Float[Tensor, "rows classes"], ids: Int[Tensor, "rows k"]
+             ) -> Float[Tensor, " rows"]:
+    return log_r.exp() * (log_r - _log_mass_outside(log_q, ids))
 
 
 def bytes_per_row(classes: int, k: int | None = None) -> int:

@@ -149,8 +149,13 @@ def _rows(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
 def teacher_entropy(teacher_logits: Float[Tensor, "*where classes"], mask: Shaped[Tensor, "*where"] | None = None, *,
                     temperature: float) -> Float[Tensor, ""]:
     """The part of the soft cross-entropy that no student can remove: -sum_i p_i log p_i, mean over kept rows."""
-    log_probs = log_soft_targets(keep(teacher_logits, mask), temperature)
-    return -(log_probs.exp() * log_probs).sum(dim=-1).mean()
+    return entropy_equation(keep(teacher_logits, mask), temperature)
+
+
+def entropy_equation(z_T, T):
+    """H = mean_n sum_i - p_i log p_i"""
+    log_p = log_soft_targets(z_T, T)  # log p_i = log softmax(z_T / T)
+    return -(log_p.exp() * log_p).sum(dim=-1).mean()  # mean_n sum_i - p_i
 
 
 def high_temperature_limit(
@@ -173,7 +178,7 @@ def logit_matching_equation(z_S, z_T):
     """L = 1/2 mean_n mean_i (d_i - mean_j d_j)^2"""
     d = z_S - z_T  # d_i = z_S,i - z_T,i
     centred = d - d.mean(dim=-1, keepdim=True)  # d_i - mean_j d_j
-    return 0.5 * (centred**2).mean(dim=-1).mean()  # 1/2 mean_n mean_i (d_i - mean_j d_j)^2
+    return 0.5 * (centred**2).mean(dim=-1).mean()  # 1/2 mean_n mean_i
 
 
 def hard_loss(student_logits: Float[Tensor, "*where classes"], labels: Int[Tensor, "*where"],

@@ -86,8 +86,8 @@ def relation_equation(S_S, S_T, mean=torch.mean):
     """L = mean_t mean_a KL(R_T || R_S)"""
     log_R_S = S_S.log_softmax(dim=-1)  # R_S = softmax(S_S)
     log_R_T = S_T.log_softmax(dim=-1)  # R_T = softmax(S_T)
-    kl = (log_R_T.exp() * (log_R_T - log_R_S)).sum(dim=-1)  # KL(R_T || R_S): (B, A, T, T) -> (B, A, T)
-    return mean(kl.mean(dim=1))  # mean_t mean_a
+    kl = (log_R_T.exp() * (log_R_T - log_R_S)).sum(dim=-1)  # KL(R_T || R_S)
+    return mean(kl.mean(dim=1))  # mean_t mean_a: (B, A, T) -> (B, T) -> ()
 
 
 def _require_same_relations(student: Tensor, teacher: Tensor) -> None:

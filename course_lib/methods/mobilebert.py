@@ -97,9 +97,9 @@ def feature_map_mse(student: Features, teacher: Features, mask: Mask | None = No
             return per_token
         return masked_mean(per_token, mask) * _summed_positions(per_token, mask, over_tokens)
 
-    if not normalise:
-        return raw_feature_map_equation(student, teacher, mean)
-    return feature_map_equation(student, teacher, eps, mean)
+    if normalise:
+        return feature_map_equation(student, teacher, eps, mean)
+    return raw_feature_map_equation(student, teacher, mean)
 
 
 def feature_map_equation(H_S, H_T, eps=EPSILON["paper"], mean=torch.mean):
@@ -107,7 +107,7 @@ def feature_map_equation(H_S, H_T, eps=EPSILON["paper"], mean=torch.mean):
     norm_S = F.layer_norm(H_S, H_S.shape[-1:], eps=eps)  # norm(H_S)
     norm_T = F.layer_norm(H_T, H_T.shape[-1:], eps=eps)  # norm(H_T)
     squares = (norm_S - norm_T).square()  # (norm(H_T) - norm(H_S))^2
-    return mean(squares.mean(dim=-1))  # mean_t mean_n: (B, T, N) -> (B, T) -> ()
+    return mean(squares.mean(dim=-1))  # mean_t mean_n: (B, T, N) -> ()
 
 
 def raw_feature_map_equation(H_S, H_T, mean=torch.mean):
@@ -178,8 +178,8 @@ def attention_equation(A_S, A_T, mean=torch.mean):
     """L_AT = mean_t mean_a KL(p || q)"""
     log_p = A_T.log_softmax(dim=-1)  # p = softmax(A_T)
     log_q = A_S.log_softmax(dim=-1)  # q = softmax(A_S)
-    kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)  # KL(p || q): (B, A, T, T) -> (B, A, T)
-    return mean(kl.mean(dim=1))  # mean_t mean_a
+    kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)  # KL(p || q)
+    return mean(kl.mean(dim=1))  # mean_t mean_a: (B, A, T) -> (B, T) -> ()
 
 
 def attention_cross_entropy_equation(A_S, A_T, mean=torch.mean):
@@ -257,10 +257,10 @@ def masked_lm_mixture(student_logits: Float[Tensor, "*where vocab"], teacher_log
 def mixture_equation(z_S, z_T, y, a, T, mean=torch.mean):
     """L = mean_n ( a CE(y, q) + (1 - a) CE(p, q) )"""
     log_q = z_S.log_softmax(dim=-1)  # q = softmax(z_S): (N, V)
-    p = ((z_T - z_T.amax(dim=-1, keepdim=True)) / T).softmax(dim=-1)  # p = softmax(z_T / T)
+    p = ((z_T - z_T.amax(dim=-1, keepdim=True)) / T).softmax(dim=-1)  # p
     hard = -log_q.gather(-1, y[:, None]).squeeze(-1)  # CE(y, q)
     soft = -(p * log_q).sum(dim=-1)  # CE(p, q)
-    return mean(a * hard + (1 - a) * soft)  # mean_n ( a CE(y, q) + (1 - a) CE(p, q) )
+    return mean(a * hard + (1 - a) * soft)  # mean_n, a, (1 - a)
 
 
 def next_sentence_loss(student_logits: Float[Tensor, "batch 2"], labels: Int[Tensor, " batch"]) -> Float[Tensor, ""]:

@@ -21,7 +21,7 @@ examples as `teacher_logits` and `teacher_cls`, and `terms` runs no teacher.
 
 | what | paper | code | here |
 |---|---|---|---|
-| patience | sum over layers and hidden units | mean over examples, layers AND hidden units: 1/(layers * hidden) of the paper's; hence beta up to 1000 | `as_in="paper"`; `"code"` |
+| patience | sum over layers and hidden units | mean over examples, layers AND hidden units: 1/(layers * hidden) of the paper's; hence beta up to 1000. TextBrewer: the paper's sum over hidden units | `as_in="paper"`; `"code"` |
 | sum over examples | written as a sum | mean | mean in both readings, as for every other loss |
 | number format of the patience | none | returned as float16 | the precision of the inputs, at least float32 |
 | L_DS | cross-entropy with soft targets, no factor T^2 | `KLDivLoss(reduction="mean")` (divides by the classes too), times T^2 | `as_in="paper"`; `"code"` |

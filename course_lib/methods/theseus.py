@@ -33,6 +33,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from course_lib.methods.hinton import hard_loss
+from course_lib.shared.probes import logits_of
+from course_lib.shared.students import stack_of
 from course_lib.shared.words import AsIn, require_word
 
 Schedule = Callable[[int], float]
@@ -123,12 +125,12 @@ class Theseus(nn.Module):
         super().__init__()
         require_word(as_in, AsIn, "as_in")
         self.model = copy.deepcopy(predecessor)
-        layers = list(encoder_of(self.model).layer)
+        layers = list(stack_of(self.model).layer)
         if successor_layers < 1 or len(layers) % successor_layers:
             raise ValueError(f"{len(layers)} predecessor layers cannot be cut into {successor_layers} modules of equal "
                              f"size. Possible: {[n for n in range(1, len(layers) + 1) if len(layers) % n == 0]}.")
         self.layers_per_module = k = len(layers) // successor_layers
-        encoder_of(self.model).layer = nn.ModuleList(
+        stack_of(self.model).layer = nn.ModuleList(
             [Replaceable(layers[i * k : (i + 1) * k], copy.deepcopy(layers[i])) for i in range(successor_layers)])
         self.schedule = schedule
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))  # a buffer: a resumed run goes on
@@ -139,7 +141,7 @@ class Theseus(nn.Module):
 
     @property
     def modules_to_replace(self) -> list[Replaceable]:
-        return list(encoder_of(self.model).layer)
+        return list(stack_of(self.model).layer)
 
     @property
     def replacing_rate(self) -> float:
@@ -186,24 +188,15 @@ class Theseus(nn.Module):
         require_word(train, Trained, "train")
         layers = nn.ModuleList([module.successor[0] for module in self.modules_to_replace])
         # One deepcopy of a model that already has its new layers: the predecessor's layers are never copied.
-        memo = {id(encoder_of(self.model).layer): copy.deepcopy(layers)}
+        memo = {id(stack_of(self.model).layer): copy.deepcopy(layers)}
         successor = copy.deepcopy(self.model, memo)
         successor.config.num_hidden_layers = len(layers)
         if train == "all":
             successor.requires_grad_(True)
         else:
             successor.requires_grad_(False)
-            encoder_of(successor).layer.requires_grad_(True)
+            stack_of(successor).layer.requires_grad_(True)
         return successor
-
-
-def encoder_of(model: nn.Module) -> nn.Module:
-    """The part of a Hugging Face model that has `.layer`: `model.encoder`, or `model.bert.encoder` under a head."""
-    encoder = getattr(getattr(model, "base_model", model), "encoder", None)
-    if not isinstance(getattr(encoder, "layer", None), nn.ModuleList):
-        raise ValueError(f"{type(model).__name__} has no `encoder.layer`. Use a model built like BertModel "
-                         "(BERT, RoBERTa, ELECTRA), with or without a head.")
-    return encoder
 
 
 # --- Training --------------------------------------------------------------------------------------------------------
@@ -237,5 +230,4 @@ def from_recipe(predecessor: nn.Module, recipe: TheseusRecipe | None = None) -> 
 def terms(student: nn.Module, teacher: None, batch: dict[str, Tensor], recipe: TheseusRecipe | None = None
           ) -> dict[str, Tensor]:
     """{"task": cross-entropy with the labels}, the only loss: the predecessor sits inside the student."""
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
-    return {"task": hard_loss(student(**inputs).logits, batch["labels"])}
+    return {"task": hard_loss(logits_of(student, batch), batch["labels"])}

@@ -21,7 +21,7 @@ The augmentation is in `tinybert_augmentation.py`. Transformers never returns sc
 
 | what | paper | code | here |
 |---|---|---|---|
-| which scores count | one sentence, no padding | scores <= -100 (padded keys) become 0 on both sides; the mean still counts padding, so a longer batch gives a smaller loss | `as_in="paper"`: real query and real key only, one flat mean; `"code"` |
+| which scores count | one sentence, no padding | scores <= -100 (padded keys) become 0 on both sides; the mean still counts padding, so a longer batch gives a smaller loss. TextBrewer, without a mask: every score <= -0.001 becomes 0 | `as_in="paper"`: real query and real key only, one flat mean; `"code"` |
 | which states count | one sentence, no padding | a plain mean, padding included | `as_in="paper"`: real tokens only; `"code"` |
 | projections | two, W_e and W_h, matrices | one shared linear layer with bias | `Projection(maps="two")`; `maps="shared", bias=True` |
 | L_pred | cross-entropy, one sum over classes | mean over the classes too | `as_in="paper"`; `"code"` |
@@ -63,8 +63,8 @@ ZERO_BELOW = -1e2  # task_distill.py: a score this low must come from a padded k
 # --- One pair of layers ----------------------------------------------------------------------------------------------
 
 
-def attention_loss(student_scores: Scores, teacher_scores: Scores, mask: Mask | None = None, *, as_in: AsIn = "paper",
-                   zero_below: float | None = None) -> Float[Tensor, ""]:
+def attention_loss(student_scores: Scores, teacher_scores: Scores, mask: Mask | None = None, *, as_in: AsIn = "paper"
+                   ) -> Float[Tensor, ""]:
     """MSE between the attention scores of two layers, head by head.
 
         paper   mean over heads and over all (query, key) pairs of real tokens
@@ -73,19 +73,16 @@ def attention_loss(student_scores: Scores, teacher_scores: Scores, mask: Mask | 
     student_scores, teacher_scores: QK^T / sqrt(d), before the softmax, no mask added (scores that carry a mask of
         -10,000 give the same numbers). The hidden sizes may differ, the head counts may not.
     mask: 1 = a real token.
-    zero_below: set scores <= this to 0 on both sides first; the code's choice is -100.
     Raises: ValueError for other head counts, with two ways out. Source: eq. 7; TinyBERT/task_distill.py.
     """
     _require_same_heads(student_scores, teacher_scores)
     student, teacher = at_least_float32(student_scores), at_least_float32(teacher_scores)
     kept = None if mask is None else require_mask(mask, (student.shape[0], student.shape[-1]), "attention")
     if require_word(as_in, AsIn, "as_in") == "code":
-        zero_below = ZERO_BELOW if zero_below is None else zero_below
         if kept is not None:
             student, teacher = (x.masked_fill(~kept[:, None, None, :], MASKED_KEY) for x in (student, teacher))
+        student, teacher = (x.masked_fill(x <= ZERO_BELOW, 0.0) for x in (student, teacher))
         kept = None
-    if zero_below is not None:
-        student, teacher = (x.masked_fill(x <= zero_below, 0.0) for x in (student, teacher))
     return attention_equation(student, teacher, torch.mean if kept is None else partial(_mean_of_pairs, kept=kept))
 
 

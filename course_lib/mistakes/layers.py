@@ -239,7 +239,8 @@ MUTANTS = (
         "scores_of_padding_compared", "ch05",
         "Scores that carry the mask of -10,000 are not set to 0 before they are compared.",
         "Keys that nobody attends to make up part of the attention term.",
-        (Edit(f"{METHODS}.tinybert:attention_loss", "if zero_below is not None:", "if False:"),),
+        (Edit(f"{METHODS}.tinybert:attention_loss", "x.masked_fill(x <= ZERO_BELOW, 0.0) for x in",
+              "x for x in"),),
         ("tests/test_tinybert.py",), "attention loss, one of three keys padded", loss_with_the_mask_inside_the_scores,
         "huawei-noah/Pretrained-Language-Model, TinyBERT/task_distill.py (why it has the line)"),
     Mutant(

@@ -203,8 +203,8 @@ MUTANTS = (
         "mask_not_passed", "ch01",
         "The model is called with the input ids alone, so it reads the padding as words.",
         "The same sentence gets another answer in another batch.",
-        (Edit(f"{HINTON}:logits_of", "for name in text if name in batch",
-              'for name in text if name in batch and name != "attention_mask"'),),
+        (Edit("course_lib.shared.probes:logits_of", "model(**text_of(model, batch))",
+              'model(**text_of(model, {"input_ids": batch["input_ids"]}))'),),
         ("tests/test_hinton.py",), "largest change of a logit by six columns of padding", shift_by_padding),
     Mutant(
         "mse_of_probabilities", "ch02",

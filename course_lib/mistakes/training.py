@@ -200,15 +200,19 @@ def answers_shown_to_the_masked_lm() -> float:
     return shown.count(17)
 
 
-def original_sentences_after_augmentation() -> float:
-    """`augment` is replaced for the moment, because it needs a tokenizer: every text gets one new version."""
+def changed_second_sentences_beside_their_own_first_one() -> float:
+    """`augment` is replaced for the moment, because it needs a tokenizer: every text gets two new versions."""
     rows = [{"text": "a", "text_pair": "b"}, {"text": "c", "text_pair": "d"}]
-    augment, tinybert_augmentation.augment = tinybert_augmentation.augment, lambda texts, **_: [[t * 2] for t in texts]
+
+    def augment(texts: list[str], **_: object) -> list[list[str]]:
+        return [[2 * text, 3 * text] for text in texts]
+
+    real, tinybert_augmentation.augment = tinybert_augmentation.augment, augment
     try:
-        tinybert_augmentation.augment_rows(rows, ("text", "text_pair"))
+        new = tinybert_augmentation.augment_rows(rows, ("text", "text_pair"))
     finally:
-        tinybert_augmentation.augment = augment
-    return sum(row["text"] in "ac" and row["text_pair"] in "bd" for row in rows)
+        tinybert_augmentation.augment = real
+    return sum(row["text"] in "ac" and row["text_pair"] not in "bd" for row in new)
 
 
 MUTANTS = (
@@ -263,7 +267,7 @@ MUTANTS = (
         "evaluated_with_dropout", "ch00",
         "The student is measured in train mode.",
         "Two measurements of one student differ, and both are too low.",
-        (Edit("course_lib.shared.measures:evaluating.__enter__", "module.training = False", "module.training = True"),),
+        (Edit("course_lib.shared.students:evaluating.__enter__", "module.training = False", "module.training = True"),),
         ("tests/test_measures.py",), "difference of two looks at one student",
         accuracy_of_two_looks_at_a_student_with_dropout),
     Mutant(
@@ -315,11 +319,14 @@ MUTANTS = (
     Mutant(
         "pair_rows_mutated", "ch05",
         "The row of a sentence pair is changed in place while its copies are made.",
-        "The second sentence is augmented beside a replaced first one, and the original pair is lost.",
-        (Edit(f"{AUGMENTATION}:augment_rows", "rows = [dict(row) for row in rows]", "rows = list(rows)"),
-         Edit(f"{AUGMENTATION}:augment_rows", "*(row | {column: text} for", "*(row.update({column: text}) or row for")),
-        ("tests/test_tinybert_augmentation.py",), "original pairs of two that are left afterwards",
-        original_sentences_after_augmentation,
+        "The original pair and the copies of its first sentence are right; every copy of the second sentence stands "
+        "beside the last replaced first one, under the label of the original pair.",
+        (Edit(f"{AUGMENTATION}:augment_rows",
+              "(row, *(row | {column: text} for column in columns for text in versions[column][i])):",
+              "(row.update(change) or row for change in\n"
+              "                    ({}, *({column: text} for column in columns for text in versions[column][i]))):"),),
+        ("tests/test_tinybert_augmentation.py",), "changed second sentences of four beside their own first one",
+        changed_second_sentences_beside_their_own_first_one,
         "huawei-noah/Pretrained-Language-Model, TinyBERT/data_augmentation.py"),
     Mutant(
         "one_draw_for_all_modules", "ch08",

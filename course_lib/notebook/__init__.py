@@ -1,9 +1,7 @@
 """The other half of every notebook's first cell.
 
-The cell itself is the same in all chapters. Its first line makes sure that `course_lib` is installed (on Colab it is
-not); its second line calls `start()`:
-
-    from course_lib.notebook import start; start()
+The cell itself is the same in all chapters: it imports `start` and calls it, and where `course_lib` is not installed
+(as on Colab) it installs it, or says how.
 
 Two environment variables choose how a chapter runs: COURSE_TIER=fast (default; 90 seconds on two cores) or full
 (more seeds and steps, the book's numbers), and COURSE_THREADS (default 2).
@@ -24,7 +22,8 @@ SEED = 0
 THREADS = 2  # a learner's; stored outputs are made and tested with one, see UNWATCHED
 
 # Libraries read these when they are imported.
-HUSH = {"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+HUSH = {"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}  # "Map", "Saving the dataset": nobody here asked for them
 # For runs that nobody watches (building and testing notebooks): a stored progress bar would differ from run to run.
 UNWATCHED = {"TQDM_DISABLE": "1", "COURSE_PROGRESS": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
              "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",

@@ -104,7 +104,7 @@ def _imports(cells: list[NotebookNode]) -> list[str]:
     for cell in cells:
         if cell.cell_type != "code":
             continue
-        for node in ast.parse(re.sub(r"^[%!].*$", "", cell.source, flags=re.M)).body:
+        for node in ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.M)).body:
             if isinstance(node, ast.Import) and not any(a.name.startswith(HEAVY) for a in node.names):
                 lines[ast.unparse(node)] = None
             if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith(HEAVY):

@@ -24,8 +24,7 @@ MOST_BYTES = 100_000_000
 MOST_SOURCE = 1_000_000  # characters of code; an honest notebook has a few thousand
 MOST_CELLS = 1_000
 # What the check calls are made of: they show something to the learner and define nothing.
-SHOWN = {"check", "hint", "solution", "quiz", "answer", "predict", "recall", "progress", "export_answers", "start",
-         "find_spec"}
+SHOWN = {"check", "hint", "solution", "quiz", "answer", "predict", "recall", "progress", "export_answers", "start"}
 TOLD = {"check", "answer"}  # of these, the calls that say something to the grader
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".bmp", ".heic", ".tif", ".tiff")
 
@@ -194,12 +193,12 @@ def _says_nothing(text: str) -> bool:
 
 def _is_show(node: ast.stmt) -> bool:
     if isinstance(node, ast.ImportFrom):
-        return (node.module or "").startswith(("course_lib.", "importlib.util"))
-    test = node.test if isinstance(node, ast.Assert) else node.value if isinstance(node, ast.Expr) else None
-    if isinstance(test, ast.BoolOp):
-        test = test.values[0]
-    return isinstance(test, ast.Constant) or (isinstance(test, ast.Call) and isinstance(test.func, ast.Name)
-                                              and test.func.id in SHOWN)
+        return (node.module or "").startswith("course_lib.")
+    if isinstance(node, ast.Try):  # a chapter's setup cell: it starts the course, or says how to install it
+        return all(_is_show(one) for one in [*node.body, *(part for way in node.handlers for part in way.body)])
+    shown = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(node, ast.Raise | ast.Pass) or isinstance(shown, ast.Constant) or (
+        isinstance(shown, ast.Call) and isinstance(shown.func, ast.Name) and shown.func.id in SHOWN)
 
 
 def _calls(tree: ast.AST, names: Iterable[str]) -> bool:

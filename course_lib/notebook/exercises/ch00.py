@@ -15,10 +15,12 @@ WORDPIECE = Question(
     minutes=10,
     stub='''\
 def wordpiece(word: str, vocabulary: set[str]) -> list[str]:
-    """Split one lower-case word into pieces: always take the longest piece that fits, from left to right.
+    """Split one lower-case word into pieces: always take the longest piece that
+    fits, from left to right.
 
-    A piece that does not start the word is written with "##" in front, in the vocabulary and in the answer:
-    "walking" -> ["walk", "##ing"]. If at some place no piece fits, the whole word becomes ["[UNK]"].
+    A piece that does not start the word is written with "##" in front, in the
+    vocabulary and in the answer: "walking" -> ["walk", "##ing"]. If at some
+    place no piece fits, the whole word becomes ["[UNK]"].
     """
     raise NotImplementedError("ch00.q1")
 ''',
@@ -52,12 +54,15 @@ MASKING = Question(
     difficulty=1,
     minutes=8,
     stub='''\
-def mask_tokens(input_ids: Tensor, chosen: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
+def mask_tokens(input_ids: Tensor, chosen: Tensor,
+                mask_id: int) -> tuple[Tensor, Tensor]:
     """Hide the chosen tokens and remember what they were.
 
-    input_ids: (batch, tokens), whole numbers. chosen: the same shape, True where a token is hidden.
-    Returns: (masked_ids, labels), both (batch, tokens). masked_ids has mask_id at the chosen places. labels has the
-    old token there and -100 everywhere else. input_ids itself must stay as it is.
+    input_ids: (batch, tokens), whole numbers. chosen: the same shape, True
+    where a token is hidden.
+    Returns: (masked_ids, labels), both (batch, tokens). masked_ids has mask_id
+    at the chosen places. labels has the old token there and -100 everywhere
+    else. input_ids itself must stay as it is.
     """
     raise NotImplementedError("ch00.q2")
 ''',
@@ -95,11 +100,15 @@ ATTENTION = Question(
     difficulty=1,
     minutes=6,
     stub='''\
-def most_attended(attention_probs: Tensor, query: int, attention_mask: Tensor) -> int:
-    """Which token does the token at place `query` look at most, on average over heads?
+def most_attended(attention_probs: Tensor, query: int,
+                  attention_mask: Tensor) -> int:
+    """Which token does the token at place `query` look at most, on average over
+    heads?
 
-    attention_probs: (heads, tokens, tokens); row = the token that looks, column = the token it looks at.
-    attention_mask: (tokens,), 1 = a real token, 0 = padding; padding is never the answer.
+    attention_probs: (heads, tokens, tokens); row = the token that looks, column
+    = the token it looks at.
+    attention_mask: (tokens,), 1 = a real token, 0 = padding; padding is never
+    the answer.
     Returns: the place of that token, a Python int.
     """
     raise NotImplementedError("ch00.q3")

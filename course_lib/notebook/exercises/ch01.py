@@ -29,10 +29,12 @@ SOFTMAX = Question(
     minutes=6,
     stub='''\
 def softened(logits: Tensor, temperature: float) -> Tensor:
-    """Soften logits into probabilities: q_i = exp(z_i / T) / sum_j exp(z_j / T).
+    """Soften logits: q_i = exp(z_i / T) / sum_j exp(z_j / T).
 
-    logits: (..., classes), any number of dimensions in front; the classes come last.
-    Returns: probabilities of the same shape. They must stay finite for logits of 10,000 and T = 0.05.
+    logits: (..., classes), any number of dimensions in front; the classes come
+    last.
+    Returns: probabilities of the same shape. They must stay finite for logits
+    of 10,000 and T = 0.05.
     """
     raise NotImplementedError("ch01.q1")
 ''',
@@ -76,8 +78,10 @@ SOFT_LOSS = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def soft_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student), both softened with T: a sum over classes, then the mean over the batch.
+def soft_loss(student_logits: Tensor, teacher_logits: Tensor,
+              temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student), both softened with T: a sum over classes,
+    then the mean over the batch.
 
     student_logits, teacher_logits: (batch, classes).
     Returns: one number, as a tensor of shape ().
@@ -139,10 +143,13 @@ def whole_loss(
     hard_weight: float,
     soft_weight: float,
 ) -> Tensor:
-    """hard_weight * cross-entropy with the labels + soft_weight * your soft loss (T^2 included).
+    """hard_weight * cross-entropy with the labels + soft_weight * your soft
+    loss (T^2 included).
 
-    student_logits, teacher_logits: (batch, classes). labels: (batch,), the right class of each example.
-    Returns: one number, as a tensor of shape (). The two weights need not sum to 1.
+    student_logits, teacher_logits: (batch, classes). labels: (batch,), the
+    right class of each example.
+    Returns: one number, as a tensor of shape (). The two weights need not sum
+    to 1.
     """
     raise NotImplementedError("ch01.q3")
 ''',
@@ -197,12 +204,14 @@ TOKEN_LOSS = Question(
     difficulty=3,
     minutes=12,
     stub='''\
-def token_loss(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, temperature: float) -> Tensor:
+def token_loss(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor,
+               temperature: float) -> Tensor:
     """The soft loss of ch01.q2 as a mean over all kept tokens of the batch.
 
     student_logits, teacher_logits: (batch, tokens, classes).
     mask: (batch, tokens), 1 or True = keep this token, 0 or False = padding.
-    Returns: one number, as a tensor of shape (). Every kept token weighs the same.
+    Returns: one number, as a tensor of shape (). Every kept token weighs the
+    same.
     """
     raise NotImplementedError("ch01.q4")
 ''',
@@ -243,13 +252,17 @@ FACTOR = Question(
     difficulty=2,
     minutes=8,
     stub='''\
-def missing_factor(reduction: str, batch: int, tokens: int, classes: int) -> float:
-    """By which number must this loss be multiplied to become the mean over tokens of the KL?
+def missing_factor(reduction: str, batch: int, tokens: int,
+                   classes: int) -> float:
+    """By which number must this loss be multiplied to become the mean over
+    tokens of the KL?
 
         F.kl_div(student_log_probs, teacher_probs, reduction=reduction)
 
-    Both tensors have the shape (batch, tokens, classes), and there is no padding.
-    reduction: "mean", "batchmean" or "sum". Returns: the factor, a Python number. No tensor is needed.
+    Both tensors have the shape (batch, tokens, classes), and there is no
+    padding.
+    reduction: "mean", "batchmean" or "sum". Returns: the factor, a Python
+    number. No tensor is needed.
     """
     raise NotImplementedError("ch01.q5")
 ''',
@@ -289,11 +302,14 @@ GRADIENT = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def soft_gradient(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """The gradient of your soft loss (ch01.q2, with T^2) for the student's logits, without autograd.
+def soft_gradient(student_logits: Tensor, teacher_logits: Tensor,
+                  temperature: float) -> Tensor:
+    """The gradient of your soft loss (ch01.q2, with T^2) for the student's
+    logits, without autograd.
 
     student_logits, teacher_logits: (batch, classes).
-    Returns: (batch, classes), what student_logits.grad would hold after loss.backward().
+    Returns: (batch, classes), what student_logits.grad would hold after
+    loss.backward().
     """
     raise NotImplementedError("ch01.q6")
 ''',

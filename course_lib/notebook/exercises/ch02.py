@@ -29,11 +29,15 @@ EDITED = Question(
     difficulty=1,
     minutes=8,
     stub='''\
-def edited(words: list[str], others: list[str], draws: list[float], p_mask: float, p_pos: float) -> list[str]:
-    """Mask some words of a sentence and replace some others, by ONE draw X per word.
+def edited(words: list[str], others: list[str], draws: list[float],
+           p_mask: float, p_pos: float) -> list[str]:
+    """Mask some words of a sentence and replace some others, by ONE draw X per
+    word.
 
-    X < p_mask: "[MASK]".   p_mask <= X < p_mask + p_pos: the other word.   Otherwise: the word itself.
-    words, others, draws: lists of the same length; others[i] has the same part of speech as words[i].
+    X < p_mask: "[MASK]".   p_mask <= X < p_mask + p_pos: the other word.
+    Otherwise: the word itself.
+    words, others, draws: lists of the same length; others[i] has the same part
+    of speech as words[i].
     Returns: a new list of that length.
     """
     raise NotImplementedError("ch02.q1")
@@ -86,12 +90,16 @@ LAST_STATES = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def sentence_vectors(forward_states: Tensor, backward_states: Tensor, mask: Tensor) -> Tensor:
-    """What a BiLSTM knows when it has read a whole sentence, from left to right and from right to left.
+def sentence_vectors(forward_states: Tensor, backward_states: Tensor,
+                     mask: Tensor) -> Tensor:
+    """What a BiLSTM knows when it has read a whole sentence, from left to right
+    and from right to left.
 
-    forward_states, backward_states: (batch, tokens, hidden); row t belongs to word t in BOTH of them.
+    forward_states, backward_states: (batch, tokens, hidden); row t belongs to
+    word t in BOTH of them.
     mask: (batch, tokens), 1 = word, 0 = padding; the padding stands at the end.
-    Returns: (batch, 2 * hidden): the forward LSTM's last state, then the backward LSTM's last state.
+    Returns: (batch, 2 * hidden): the forward LSTM's last state, then the
+    backward LSTM's last state.
     """
     raise NotImplementedError("ch02.q2")
 ''',
@@ -131,12 +139,15 @@ LOSS = Question(
     difficulty=2,
     minutes=14,
     stub='''\
-def distilled_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float) -> Tensor:
-    """alpha * CE(label, student) + (1 - alpha) * ||z_T - z_S||^2, both as a mean over the batch.
+def distilled_loss(student_logits: Tensor, teacher_logits: Tensor,
+                   labels: Tensor, *, alpha: float) -> Tensor:
+    """alpha * CE(label, student) + (1 - alpha) * ||z_T - z_S||^2, both as a
+    mean over the batch.
 
     student_logits, teacher_logits: (batch, classes), raw.
-    labels: (batch,). -100 = a sentence that we made and nobody has labelled: take the teacher's favourite class.
-    The squared distance is a SUM over the classes (equation 4). Returns: one number, as a tensor of shape ().
+    labels: (batch,). -100 = a sentence that we made and nobody has labelled:
+    take the teacher's favourite class. The squared distance is a SUM over the
+    classes (equation 4). Returns: one number, as a tensor of shape ().
     """
     raise NotImplementedError("ch02.q3")
 ''',
@@ -180,10 +191,12 @@ NGRAMS = Question(
     minutes=8,
     stub='''\
 def ngrams(words: list[str], n: int) -> list[list[str]]:
-    """All n-grams of a sentence, from left to right: every run of n words that stand side by side.
+    """All n-grams of a sentence, from left to right: every run of n words that
+    stand side by side.
 
     ["a", "dull", "film"], n = 2 -> [["a", "dull"], ["dull", "film"]].
-    A sentence that is not longer than n stays whole: the answer is a list with one copy of it.
+    A sentence that is not longer than n stays whole: the answer is a list with
+    one copy of it.
     """
     raise NotImplementedError("ch02.q4")
 ''',
@@ -219,16 +232,22 @@ WHICH_RULE = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def which_rule(masked: float, replaced: float, p_mask: float, p_pos: float) -> str:
-    """Tell from measured shares of masked and replaced words which code made a text. One of four names:
+def which_rule(masked: float, replaced: float, p_mask: float,
+               p_pos: float) -> str:
+    """Tell from measured shares of masked and replaced words which code made a
+    text. One of four names:
 
     "right"      if x < p_mask: mask      elif x < p_mask + p_pos: replace
     "inverted"   if x > p_mask: mask      elif x < p_mask + p_pos: replace
     "no sum"     if x < p_mask: mask      elif x < p_pos: replace
-    "two draws"  if x < p_mask: mask      elif y < p_pos: replace          (y is a second draw)
+    "two draws"  if x < p_mask: mask      elif y < p_pos: replace
 
-    masked, replaced: shares between 0 and 1, measured on many words, so close to what that code gives.
-    Returns: the name whose two expected shares are closest to the measured ones.
+    In the last one y is a second draw.
+
+    masked, replaced: shares between 0 and 1, measured on many words, so close
+    to what that code gives.
+    Returns: the name whose two expected shares are closest to the measured
+    ones.
     """
     raise NotImplementedError("ch02.q5")
 ''',
@@ -288,10 +307,13 @@ GRADIENT = Question(
     difficulty=3,
     minutes=15,
     stub='''\
-def probability_gradient(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """The gradient for the student's logits of the WRONG loss, without autograd:
+def probability_gradient(student_logits: Tensor,
+                         teacher_logits: Tensor) -> Tensor:
+    """The gradient for the student's logits of the WRONG loss, without
+    autograd:
 
-        mean over the batch of sum_i (q_i - p_i)^2,     q = softmax(student_logits), p = softmax(teacher_logits)
+        mean over the batch of sum_i (q_i - p_i)^2
+        q = softmax(student_logits), p = softmax(teacher_logits)
 
     student_logits, teacher_logits: (batch, classes). Returns: (batch, classes).
     """

@@ -33,12 +33,16 @@ COSINE = Question(
     difficulty=1,
     minutes=8,
     stub='''\
-def cosine_loss(student_states: Tensor, teacher_states: Tensor, mask: Tensor) -> Tensor:
-    """L_cos: 1 - cos(h_S, h_T) for every token, and the mean over all kept tokens.
+def cosine_loss(student_states: Tensor, teacher_states: Tensor,
+                mask: Tensor) -> Tensor:
+    """L_cos: 1 - cos(h_S, h_T) for every token, and the mean over all kept
+    tokens.
 
-    student_states, teacher_states: (batch, tokens, hidden), the last hidden states of both models.
+    student_states, teacher_states: (batch, tokens, hidden), the last hidden
+    states of both models.
     mask: (batch, tokens), 1 = a real token, 0 = padding.
-    Returns: one number, as a tensor of shape (). Every kept token weighs the same.
+    Returns: one number, as a tensor of shape (). Every kept token weighs the
+    same.
     """
     raise NotImplementedError("ch03.q1")
 ''',
@@ -85,16 +89,19 @@ HIDE = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def hide_words(
-    input_ids: Tensor, maskable: Tensor, draw: Tensor, how: Tensor, random_ids: Tensor, mask_id: int
-) -> tuple[Tensor, Tensor]:
-    """Hide 15 % of the words: of these 80 % become [MASK], 10 % a random word, 10 % stay. The luck is given.
+def hide_words(input_ids: Tensor, maskable: Tensor, draw: Tensor, how: Tensor,
+               random_ids: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
+    """Hide 15 % of the words: of these 80 % become [MASK], 10 % a random word,
+    10 % stay. The luck is given.
 
     input_ids, random_ids: (batch, tokens), whole numbers.
-    maskable: (batch, tokens), False for [CLS], [SEP] and padding: these are never chosen.
-    draw, how: (batch, tokens), random numbers between 0 and 1. A word is chosen if draw < 0.15 (and it is maskable).
-    Of the chosen words: how < 0.8 becomes mask_id, how >= 0.9 becomes the random id, the rest stays.
-    Returns: (new ids, labels). labels hold the true id of every chosen word, and -100 everywhere else.
+    maskable: (batch, tokens), False for [CLS], [SEP] and padding: these are
+    never chosen.
+    draw, how: (batch, tokens), random numbers between 0 and 1. A word is chosen
+    if draw < 0.15 (and it is maskable). Of the chosen words: how < 0.8 becomes
+    mask_id, how >= 0.9 becomes the random id, the rest stays.
+    Returns: (new ids, labels). labels hold the true id of every chosen word,
+    and -100 everywhere else.
     """
     raise NotImplementedError("ch03.q2")
 ''',
@@ -154,12 +161,16 @@ def triple_loss(
     mlm_weight: float,
     cosine_weight: float,
 ) -> Tensor:
-    """soft_weight * L_ce + mlm_weight * L_mlm + cosine_weight * L_cos: one sum, three kinds of positions.
+    """soft_weight * L_ce + mlm_weight * L_mlm + cosine_weight * L_cos: one sum,
+    three kinds of positions.
 
-    L_ce:  T^2 * KL(teacher || student), softened with T: a sum over the vocabulary, the mean over all REAL tokens.
-    L_mlm: cross-entropy with the labels, the mean over the HIDDEN words only (label other than -100), at T = 1.
+    L_ce:  T^2 * KL(teacher || student), softened with T: a sum over the
+    vocabulary, the mean over all REAL tokens.
+    L_mlm: cross-entropy with the labels, the mean over the HIDDEN words only
+    (label other than -100), at T = 1.
     L_cos: your answer to ch03.q1, the mean over all REAL tokens.
-    logits: (batch, tokens, vocabulary). states: (batch, tokens, hidden). labels, attention_mask: (batch, tokens).
+    logits: (batch, tokens, vocabulary). states: (batch, tokens, hidden).
+    labels, attention_mask: (batch, tokens).
     Returns: one number, as a tensor of shape ().
     """
     raise NotImplementedError("ch03.q3")
@@ -202,15 +213,16 @@ SIZE = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def encoder_size(
-    layers: int, hidden: int, feed_forward: int, vocabulary: int, positions: int, token_types: int, pooler: bool
-) -> int:
-    """How many numbers a BERT encoder holds. Every matrix has a bias, and a LayerNorm holds 2 * hidden numbers.
+def encoder_size(layers: int, hidden: int, feed_forward: int, vocabulary: int,
+                 positions: int, token_types: int, pooler: bool) -> int:
+    """How many numbers a BERT encoder holds. Every matrix has a bias, and a
+    LayerNorm holds 2 * hidden numbers.
 
-    Embeddings: a row of `hidden` numbers for each word, each position and each token type, no bias; one LayerNorm.
-    A layer: four matrices hidden x hidden (query, key, value, output), one hidden -> feed_forward, one back, and two
-    LayerNorms. pooler: if True, one more matrix hidden x hidden.
-    DistilBERT has token_types = 0 and no pooler. Returns: a whole number.
+    Embeddings: a row of `hidden` numbers for each word, each position and each
+    token type, no bias; one LayerNorm. A layer: four matrices hidden x hidden
+    (query, key, value, output), one hidden -> feed_forward, one back, and two
+    LayerNorms. pooler: if True, one more matrix hidden x hidden. DistilBERT has
+    token_types = 0 and no pooler. Returns: a whole number.
     """
     raise NotImplementedError("ch03.q4")
 ''',
@@ -248,11 +260,15 @@ FOLD = Question(
     difficulty=2,
     minutes=8,
     stub='''\
-def fold_token_types(position_embeddings: Tensor, token_type_embeddings: Tensor) -> Tensor:
-    """Position embeddings for a student without token types whose inputs must stay those of its teacher.
+def fold_token_types(position_embeddings: Tensor,
+                     token_type_embeddings: Tensor) -> Tensor:
+    """Position embeddings for a student without token types whose inputs must
+    stay those of its teacher.
 
-    The teacher adds word + position + type; in a single sentence every token has type 0.
-    position_embeddings: (positions, hidden). token_type_embeddings: (types, hidden).
+    The teacher adds word + position + type; in a single sentence every token
+    has type 0.
+    position_embeddings: (positions, hidden). token_type_embeddings: (types,
+    hidden).
     Returns: (positions, hidden), a new tensor.
     """
     return position_embeddings.clone()  # ch03.q5: this is the published script; repair it
@@ -297,10 +313,12 @@ GRADIENT = Question(
     minutes=15,
     stub='''\
 def cosine_gradient(student_states: Tensor, teacher_states: Tensor) -> Tensor:
-    """The gradient of L_cos (mean over all tokens, no padding) for the student's states, without autograd.
+    """The gradient of L_cos (mean over all tokens, no padding) for the
+    student's states, without autograd.
 
     student_states, teacher_states: (tokens, hidden).
-    Returns: (tokens, hidden), what student_states.grad would hold after loss.backward().
+    Returns: (tokens, hidden), what student_states.grad would hold after
+    loss.backward().
     """
     raise NotImplementedError("ch03.q6")
 ''',

@@ -25,10 +25,13 @@ SKIP_MAP = Question(
     minutes=6,
     stub='''\
 def skip_map(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
-    """The pairs (student layer, teacher layer) of PKD-skip: every k-th teacher layer, without the last one.
+    """The pairs (student layer, teacher layer) of PKD-skip: every k-th teacher
+    layer, without the last one.
 
-    Layers count from 1, k = teacher_layers / student_layers, and k is a whole number in all cases here.
-    Returns: a list of pairs of integers. For 6 and 12: [(1, 2), (2, 4), (3, 6), (4, 8), (5, 10)].
+    Layers count from 1, k = teacher_layers / student_layers, and k is a whole
+    number in all cases here.
+    Returns: a list of pairs of integers. For 6 and 12: [(1, 2), (2, 4), (3, 6),
+    (4, 8), (5, 10)].
     """
     raise NotImplementedError("ch04.q1")
 ''',
@@ -55,15 +58,18 @@ MATCHED = Question(
     difficulty=2,
     minutes=10,
     stub='''\
-def matched_cls(student_states: Tensor, teacher_states: Tensor, layer_map: list[tuple[int, int]]
-                ) -> tuple[Tensor, Tensor]:
+def matched_cls(student_states: Tensor, teacher_states: Tensor,
+                layer_map: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     """The [CLS] states of every pair of the map, side by side.
 
-    student_states: (student layers + 1, batch, tokens, hidden), what Hugging Face returns as hidden_states, stacked:
-        index 0 is the embedding output, index 1 the output of the first block. [CLS] is the first token.
+    student_states: (student layers + 1, batch, tokens, hidden), what Hugging
+    Face returns as hidden_states, stacked:
+        index 0 is the embedding output, index 1 the output of the first block.
+            [CLS] is the first token.
     teacher_states: (teacher layers + 1, batch, tokens, hidden).
     layer_map: pairs (student layer, teacher layer), as in ch04.q1.
-    Returns: two tensors (batch, pairs, hidden), the student's and the teacher's.
+    Returns: two tensors (batch, pairs, hidden), the student's and the
+    teacher's.
     """
     raise NotImplementedError("ch04.q2")
 ''',
@@ -95,10 +101,13 @@ PATIENCE = Question(
     minutes=10,
     stub='''\
 def patience(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
-    """Mean over the batch of  sum over layers of  || s/||s|| - t/||t|| ||^2   (equation 7).
+    """Mean over the batch of  sum over layers of  || s/||s|| - t/||t|| ||^2.
+
+    This is equation 7.
 
     student_cls, teacher_cls: (batch, layers, hidden), matched as in ch04.q2.
-    Returns: one number, as a tensor of shape (). A state of zeros has no direction; it counts as it is, as zeros.
+    Returns: one number, as a tensor of shape (). A state of zeros has no
+    direction; it counts as it is, as zeros.
     """
     raise NotImplementedError("ch04.q3")
 ''',
@@ -149,10 +158,12 @@ def pkd_loss(
     alpha: float,
     beta: float,
 ) -> Tensor:
-    """(1 - alpha) * hard + alpha * soft + beta * patience   (equation 8, in the paper's reading).
+    """(1 - alpha) * hard + alpha * soft + beta * patience   (equation 8, in the
+    paper's reading).
 
     hard: cross-entropy with the labels. patience: your ch04.q3.
-    soft: - sum over classes of softmax(teacher / T) * log softmax(student / T), mean over the batch, without T^2.
+    soft: - sum over classes of softmax(teacher / T) * log softmax(student / T),
+    mean over the batch, without T^2.
     student_logits, teacher_logits: (batch, classes). labels: (batch,).
     student_cls, teacher_cls: (batch, layers, hidden).
     Returns: one number, as a tensor of shape ().
@@ -191,12 +202,16 @@ BETA = Question(
     difficulty=2,
     minutes=8,
     stub='''\
-def beta_for_the_sum(beta_of_the_mean: float, student_layers: int, hidden: int) -> float:
-    """The beta that gives the SUM of ch04.q3 the same pull as a published beta gave the code's MEAN.
+def beta_for_the_sum(beta_of_the_mean: float, student_layers: int,
+                     hidden: int) -> float:
+    """The beta that gives the SUM of ch04.q3 the same pull as a published beta
+    gave the code's MEAN.
 
-    The original code calls F.mse_loss on tensors (batch, matched layers, hidden): a mean over all three.
-    All student layers but the last one are matched.
-    student_layers: depth of the student. hidden: width of a state. Returns: a Python number.
+    The original code calls F.mse_loss on tensors (batch, matched layers,
+    hidden): a mean over all three. All student layers but the last one are
+    matched.
+    student_layers: depth of the student. hidden: width of a state. Returns: a
+    Python number.
     """
     raise NotImplementedError("ch04.q5")
 ''',
@@ -228,10 +243,12 @@ GRADIENT = Question(
     minutes=15,
     stub='''\
 def patience_gradient(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
-    """The gradient of the patience loss (ch04.q3) for the student's states, without autograd.
+    """The gradient of the patience loss (ch04.q3) for the student's states,
+    without autograd.
 
     student_cls, teacher_cls: (batch, layers, hidden).
-    Returns: (batch, layers, hidden), what student_cls.grad would hold after loss.backward().
+    Returns: (batch, layers, hidden), what student_cls.grad would hold after
+    loss.backward().
     """
     raise NotImplementedError("ch04.q6")
 ''',

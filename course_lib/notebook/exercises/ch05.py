@@ -36,10 +36,12 @@ SCORES = Question(
     minutes=6,
     stub='''\
 def scores_of(query: Tensor, key: Tensor) -> Tensor:
-    """Attention scores, before the softmax: Q K^T / sqrt(d), where d is the width of one head.
+    """Attention scores, before the softmax: Q K^T / sqrt(d), where d is the
+    width of one head.
 
     query, key: (batch, heads, tokens, d).
-    Returns: (batch, heads, tokens, tokens). The row is the token that asks, the column is the token that is asked.
+    Returns: (batch, heads, tokens, tokens). The row is the token that asks, the
+    column is the token that is asked.
     """
     raise NotImplementedError("ch05.q1")
 ''',
@@ -79,12 +81,16 @@ ATTENTION = Question(
     difficulty=3,
     minutes=12,
     stub='''\
-def attention_loss(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of the scores over all heads and all pairs (query, key) of two REAL tokens.
+def attention_loss(student_scores: Tensor, teacher_scores: Tensor,
+                   mask: Tensor) -> Tensor:
+    """Mean squared error of the scores over all heads and all pairs (query,
+    key) of two REAL tokens.
 
-    student_scores, teacher_scores: (batch, heads, tokens, tokens), before the softmax.
+    student_scores, teacher_scores: (batch, heads, tokens, tokens), before the
+    softmax.
     mask: (batch, tokens), 1 or True = real token, 0 or False = padding.
-    Returns: one number, as a tensor of shape (). Every pair of real tokens weighs the same.
+    Returns: one number, as a tensor of shape (). Every pair of real tokens
+    weighs the same.
     """
     raise NotImplementedError("ch05.q2")
 ''',
@@ -132,13 +138,17 @@ HIDDEN = Question(
     difficulty=2,
     minutes=10,
     stub='''\
-def hidden_loss(student_states: Tensor, teacher_states: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error between W h_S and h_T, over all real tokens and all units of the teacher.
+def hidden_loss(student_states: Tensor, teacher_states: Tensor, weight: Tensor,
+                mask: Tensor) -> Tensor:
+    """Mean squared error between W h_S and h_T, over all real tokens and all
+    units of the teacher.
 
-    student_states: (batch, tokens, student width). teacher_states: (batch, tokens, teacher width).
+    student_states: (batch, tokens, student width). teacher_states: (batch,
+    tokens, teacher width).
     weight: W, (teacher width, student width), as nn.Linear keeps it.
     mask: (batch, tokens), 1 or True = real token, 0 or False = padding.
-    Returns: one number, as a tensor of shape (). Every real token weighs the same.
+    Returns: one number, as a tensor of shape (). Every real token weighs the
+    same.
     """
     raise NotImplementedError("ch05.q3")
 ''',
@@ -181,10 +191,13 @@ SMALLEST = Question(
     minutes=12,
     stub='''\
 def smallest_error(teacher_states: Tensor, width: int) -> Tensor:
-    """The mean squared error of the best student with `width` numbers per token, after the best linear map with bias.
+    """The mean squared error of the best student with `width` numbers per
+    token, after the best linear map with bias.
 
-    teacher_states: (tokens, teacher width). width: from 1 to the teacher's width.
-    Returns: one number, as a tensor of shape (): the mean over tokens and units of what cannot be rebuilt.
+    teacher_states: (tokens, teacher width). width: from 1 to the teacher's
+    width.
+    Returns: one number, as a tensor of shape (): the mean over tokens and units
+    of what cannot be rebuilt.
     """
     raise NotImplementedError("ch05.q4")
 ''',
@@ -221,9 +234,11 @@ QUESTION = Question(
     minutes=6,
     stub='''\
 def question_for(ids: list[int], position: int, mask_id: int) -> list[int]:
-    """The token numbers that a masked LM gets, when it is asked for another word at `position`.
+    """The token numbers that a masked LM gets, when it is asked for another
+    word at `position`.
 
-    The asked token is hidden, and so is every other place where the SAME token stands: the answer must not be shown.
+    The asked token is hidden, and so is every other place where the SAME token
+    stands: the answer must not be shown.
     ids: the sentence, [CLS] and [SEP] included. mask_id: the number of [MASK].
     Returns: a new list of the same length; `ids` stays as it is.
     """
@@ -260,10 +275,13 @@ PRICE = Question(
     minutes=10,
     stub='''\
 def price_of_silence(teacher_states: Tensor, mask: Tensor) -> Tensor:
-    """The hidden loss of the best student that says the SAME at every token, with the map on the student's side.
+    """The hidden loss of the best student that says the SAME at every token,
+    with the map on the student's side.
 
-    teacher_states: (batch, tokens, width). mask: (batch, tokens), 1 or True = real token, 0 or False = padding.
-    Returns: one number, as a tensor of shape (): the mean over real tokens and units of the squared error.
+    teacher_states: (batch, tokens, width). mask: (batch, tokens), 1 or True =
+    real token, 0 or False = padding.
+    Returns: one number, as a tensor of shape (): the mean over real tokens and
+    units of the squared error.
     """
     raise NotImplementedError("ch05.q6")
 ''',

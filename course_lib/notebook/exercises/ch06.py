@@ -29,11 +29,14 @@ SIZE = Question(
     minutes=8,
     stub='''\
 def block_size(body: int, inner: int, feed_forwards: int) -> int:
-    """How many numbers do the linear layers of one MobileBERT block hold, weights and biases? (Norms are left out.)
+    """How many numbers do the linear layers of one MobileBERT block hold,
+    weights and biases? (Norms are left out.)
 
     Linear layers, in the order of the block:
-        two bottlenecks, body -> inner      one for the residual, one shared by queries and keys
-        query and key, inner -> inner; value, body -> inner; attention output, inner -> inner
+        two bottlenecks, body -> inner      one for the residual, one shared by
+            queries and keys
+        query and key, inner -> inner; value, body -> inner; attention output,
+            inner -> inner
         `feed_forwards` networks, each inner -> 4 * inner -> inner
         one layer back, inner -> body
     Returns: a Python int.
@@ -77,11 +80,14 @@ FEATURES = Question(
     minutes=12,
     stub='''\
 def feature_map_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Normalise every token's features on both sides, then take the squared difference.
+    """Normalise every token's features on both sides, then take the squared
+    difference.
 
     The mean over the features; then the mean over all kept tokens of the batch.
-    student, teacher: (batch, tokens, features). mask: (batch, tokens), 1 = a real token, 0 = padding.
-    Normalise: subtract the mean over the features, divide by the root of (variance + 1e-12). No weights.
+    student, teacher: (batch, tokens, features). mask: (batch, tokens), 1 = a
+    real token, 0 = padding.
+    Normalise: subtract the mean over the features, divide by the root of
+    (variance + 1e-12). No weights.
     Returns: a tensor of shape ().
     """
     raise NotImplementedError("ch06.q2")
@@ -135,10 +141,12 @@ ATTENTION = Question(
     minutes=14,
     stub='''\
 def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """KL(teacher || student) of the attention of one sentence: the mean over the heads and the real queries.
+    """KL(teacher || student) of the attention of one sentence: the mean over
+    the heads and the real queries.
 
     student, teacher: scores BEFORE the softmax, (heads, queries, keys).
-    mask: (tokens,), 1 = a real token. Padded keys leave the softmax; padded queries leave the mean.
+    mask: (tokens,), 1 = a real token. Padded keys leave the softmax; padded
+    queries leave the mean.
     Returns: a tensor of shape ().
     """
     raise NotImplementedError("ch06.q3")
@@ -176,10 +184,11 @@ RATES = Question(
     minutes=6,
     stub='''\
 def rates_of_blocks(current: int, layers: int, rate: float) -> list:
-    """The learning rate of each block while block `current` is learned by progressive transfer.
+    """The learning rate of each block while block `current` is learned by
+    progressive transfer.
 
-    The current block: 3 * rate. The blocks below it: 0.3 * rate, so that they can still repair themselves.
-    The blocks above it have not begun: 0.
+    The current block: 3 * rate. The blocks below it: 0.3 * rate, so that they
+    can still repair themselves. The blocks above it have not begun: 0.
     current: 1 to layers; blocks count from 1, from the embeddings upwards.
     Returns: a list of `layers` numbers, block 1 first.
     """
@@ -221,10 +230,12 @@ PROBABILITIES = Question(
     minutes=10,
     stub='''\
 def attention_loss_of_probs(student: Tensor, teacher: Tensor) -> Tensor:
-    """The same KL(teacher || student), for a library whose models return probabilities instead of scores.
+    """The same KL(teacher || student), for a library whose models return
+    probabilities instead of scores.
 
-    student, teacher: (heads, queries, keys); every row is a distribution already. The teacher's rows may hold zeros
-    (padded keys); there the student's are zero, too, or positive. 0 * log 0 counts as 0.
+    student, teacher: (heads, queries, keys); every row is a distribution
+    already. The teacher's rows may hold zeros (padded keys); there the
+    student's are zero, too, or positive. 0 * log 0 counts as 0.
     Returns: the mean over heads and queries of the KL, a tensor of shape ().
     """
     raise NotImplementedError("ch06.q5")
@@ -256,17 +267,22 @@ DIAGNOSE = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def diagnose(reported: float, student: Tensor, teacher_layers: Tensor, layer: int) -> str:
-    """A training log reports the mean term of block `layer`. Which code has written it?
+def diagnose(reported: float, student: Tensor, teacher_layers: Tensor,
+             layer: int) -> str:
+    """A training log reports the mean term of block `layer`. Which code has
+    written it?
 
-    The right term of one pair of layers: (mean of the student's features - mean of the teacher's)^2 for every token,
-    then the mean over the tokens.
+    The right term of one pair of layers: (mean of the student's features - mean
+    of the teacher's)^2 for every token, then the mean over the tokens.
     student: (tokens, features), the student's block `layer`.
-    teacher_layers: (layers + 1, tokens, features); entry 0 is the embedding output, entry l is block l.
-    Returns one of four strings, the first one that fits `reported` within 0.1 %:
+    teacher_layers: (layers + 1, tokens, features); entry 0 is the embedding
+    output, entry l is block l.
+    Returns one of four strings, the first one that fits `reported` within 0.1
+    %:
         "healthy"           the right term with the teacher's block `layer`
         "sum over tokens"   that, but summed over the tokens (TF2)
-        "all layers"        the mean of the right term over all entries of teacher_layers (TF1)
+        "all layers"        the mean of the right term over all entries of
+            teacher_layers (TF1)
         "unknown"           none of these
     """
     raise NotImplementedError("ch06.q6")

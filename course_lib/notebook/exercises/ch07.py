@@ -51,11 +51,15 @@ RELATION = Question(
     minutes=10,
     stub='''\
 def value_relation(values: Tensor, mask: Tensor) -> Tensor:
-    """softmax(V V^T / sqrt(d)) for every head: how strongly each token relates to each other token.
+    """softmax(V V^T / sqrt(d)) for every head: how strongly each token relates
+    to each other token.
 
-    values: (batch, heads, tokens, d), the values of one layer, already split into heads.
-    mask: (batch, tokens), 1 = a real token, 0 = padding. No token may relate to padding.
-    Returns: (batch, heads, tokens, tokens); rows ask, columns answer, and every row sums to 1.
+    values: (batch, heads, tokens, d), the values of one layer, already split
+    into heads.
+    mask: (batch, tokens), 1 = a real token, 0 = padding. No token may relate to
+    padding.
+    Returns: (batch, heads, tokens, tokens); rows ask, columns answer, and every
+    row sums to 1.
     """
     raise NotImplementedError("ch07.q1")
 ''',
@@ -92,13 +96,17 @@ RELATION_KL = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def relation_loss(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor) -> Tensor:
-    """KL(teacher || student) of two relations, averaged over heads and real query positions.
+def relation_loss(student_scores: Tensor, teacher_scores: Tensor,
+                  mask: Tensor) -> Tensor:
+    """KL(teacher || student) of two relations, averaged over heads and real
+    query positions.
 
-    student_scores, teacher_scores: (batch, heads, tokens, tokens), scaled dot products BEFORE the softmax.
-    mask: (batch, tokens), 1 = a real token. Padded keys leave both softmaxes, padded queries leave the mean.
-    Returns: one number, as a tensor of shape (). Each sentence is averaged over its own real tokens first, then the
-    sentences are averaged.
+    student_scores, teacher_scores: (batch, heads, tokens, tokens), scaled dot
+    products BEFORE the softmax.
+    mask: (batch, tokens), 1 = a real token. Padded keys leave both softmaxes,
+    padded queries leave the mean.
+    Returns: one number, as a tensor of shape (). Each sentence is averaged over
+    its own real tokens first, then the sentences are averaged.
     """
     raise NotImplementedError("ch07.q2")
 ''',
@@ -157,10 +165,13 @@ def minilm_loss(
     teacher_v: Tensor,
     mask: Tensor,
 ) -> Tensor:
-    """L_AT + L_VR: your relation loss of the attention Q K^T / sqrt(d), plus that of the values V V^T / sqrt(d).
+    """L_AT + L_VR: your relation loss of the attention Q K^T / sqrt(d), plus
+    that of the values V V^T / sqrt(d).
 
-    student_*: (batch, heads, tokens, d_student). teacher_*: (batch, heads, tokens, d_teacher). The two d may differ.
-    mask: (batch, tokens), 1 = a real token. Returns: one number, as a tensor of shape ().
+    student_*: (batch, heads, tokens, d_student). teacher_*: (batch, heads,
+    tokens, d_teacher). The two d may differ.
+    mask: (batch, tokens), 1 = a real token. Returns: one number, as a tensor of
+    shape ().
     """
     raise NotImplementedError("ch07.q3")
 ''',
@@ -195,9 +206,11 @@ SPLIT_AGAIN = Question(
     minutes=8,
     stub='''\
 def split_again(per_head: Tensor, relation_heads: int) -> Tensor:
-    """Put all attention heads side by side, then cut the whole width into relation heads.
+    """Put all attention heads side by side, then cut the whole width into
+    relation heads.
 
-    per_head: (batch, heads, tokens, d). Side by side means (batch, tokens, heads * d), head 0 first.
+    per_head: (batch, heads, tokens, d). Side by side means (batch, tokens,
+    heads * d), head 0 first.
     relation_heads: how many slices; it divides heads * d.
     Returns: (batch, relation_heads, tokens, heads * d / relation_heads).
     """
@@ -227,10 +240,13 @@ LAST_LAYER = Question(
     minutes=6,
     stub='''\
 def last_layer(layers: int) -> tuple[int, int, int, int]:
-    """Where the LAST layer of a Hugging Face BERT with this many layers is found: four Python indices from the front.
+    """Where the LAST layer of a Hugging Face BERT with this many layers is
+    found: four Python indices from the front.
 
-    Returns: (1) its block in model.encoder.layer, (2) its attention in output.attentions, (3) the hidden state that
-    goes INTO it in output.hidden_states, which makes its queries, keys and values, (4) the one that comes OUT of it.
+    Returns: (1) its block in model.encoder.layer, (2) its attention in
+    output.attentions, (3) the hidden state that goes INTO it in
+    output.hidden_states, which makes its queries, keys and values, (4) the one
+    that comes OUT of it.
     """
     raise NotImplementedError("ch07.q5")
 ''',
@@ -259,9 +275,11 @@ AVERAGES = Question(
 def three_averages(per_query: Tensor, mask: Tensor) -> Tensor:
     """The three means that public MiniLM codes take of the same numbers.
 
-    per_query: (batch, tokens), the KL of each query position. Padded positions hold numbers too. mask: 1 = real.
-    Returns: a tensor of shape (3,): [each sentence over its own real tokens, then over the sentences; one mean over
-    all real tokens of the batch; one mean over all positions, padding included].
+    per_query: (batch, tokens), the KL of each query position. Padded positions
+    hold numbers too. mask: 1 = real.
+    Returns: a tensor of shape (3,): [each sentence over its own real tokens,
+    then over the sentences; one mean over all real tokens of the batch; one
+    mean over all positions, padding included].
     """
     raise NotImplementedError("ch07.q6")
 ''',

@@ -32,10 +32,12 @@ RATE = Question(
     minutes=5,
     stub='''\
 def replacing_rate(step: int, base: float, k: float) -> float:
-    """The linear schedule: the rate starts at `base`, rises by `k` with every batch, and stays at 1 once it is there.
+    """The linear schedule: the rate starts at `base`, rises by `k` with every
+    batch, and stays at 1 once it is there.
 
     step: the number of the batch; the first one is 0.
-    Returns: the chance that a module is replaced in this batch, a Python number.
+    Returns: the chance that a module is replaced in this batch, a Python
+    number.
     """
     raise NotImplementedError("ch08.q1")
 ''',
@@ -76,11 +78,14 @@ DRAWS = Question(
     minutes=10,
     stub='''\
 def replaced_modules(chances: Tensor, rates: Tensor) -> Tensor:
-    """Which modules are replaced in which batch: those whose chance lies below the rate of their batch.
+    """Which modules are replaced in which batch: those whose chance lies below
+    the rate of their batch.
 
-    chances: (batches, modules), random numbers from 0 to 1, a fresh one for every module of every batch.
+    chances: (batches, modules), random numbers from 0 to 1, a fresh one for
+    every module of every batch.
     rates: (batches,), the replacing rate of each batch.
-    Returns: (batches, modules), True where the successor takes the module's place.
+    Returns: (batches, modules), True where the successor takes the module's
+    place.
     """
     raise NotImplementedError("ch08.q2")
 ''',
@@ -120,12 +125,15 @@ MIXTURE = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def mixed_loss(hidden: Tensor, target: Tensor, predecessor: Tensor, successor: Tensor, draws: list) -> Tensor:
-    """Send `hidden` through all modules in order, each by its predecessor or by its successor; compare with `target`.
+def mixed_loss(hidden: Tensor, target: Tensor, predecessor: Tensor,
+               successor: Tensor, draws: list) -> Tensor:
+    """Send `hidden` through all modules in order, each by its predecessor or by
+    its successor; compare with `target`.
 
     One layer is tanh(x @ W), and W is all that it has.
     hidden, target: (tokens, width).
-    predecessor: (modules, layers, width, width). The layers of a module run one after the other.
+    predecessor: (modules, layers, width, width). The layers of a module run one
+    after the other.
     successor: (modules, width, width), one layer for each module.
     draws: a list with one True or False per module; True = the successor works.
     Returns: the mean of the squared differences, a tensor of shape ().
@@ -168,12 +176,14 @@ PLAIN = Question(
     minutes=10,
     stub='''\
 def plain_names(names: list) -> list:
-    """Names of the weights of a ship -> names in the plain small model that goes to work afterwards.
+    """Names of the weights of a ship -> names in the plain small model that
+    goes to work afterwards.
 
     In a ship, block i has the names
         encoder.layer.i.predecessor.j. ...   layer j of the module: left behind
         encoder.layer.i.successor.0. ...     becomes encoder.layer.i. ...
-    Embeddings, pooler and classifier keep their names. The order stays as it is.
+    Embeddings, pooler and classifier keep their names. The order stays as it
+    is.
     Returns: a new list of strings.
     """
     raise NotImplementedError("ch08.q4")
@@ -208,12 +218,16 @@ CLIP = Question(
     difficulty=2,
     minutes=8,
     stub='''\
-def clip_factor(successor_norm: float, frozen_norm: float, limit: float) -> float:
-    """By which number does clipping multiply the successors' gradient, if the frozen part's gradient counts too?
+def clip_factor(successor_norm: float, frozen_norm: float,
+                limit: float) -> float:
+    """By which number does clipping multiply the successors' gradient, if the
+    frozen part's gradient counts too?
 
-    Clipping looks at the norm of ALL gradients together, as one long vector. If it exceeds `limit`, every gradient is
-    multiplied by the same number, so that the norm becomes `limit`. Otherwise nothing changes (the number is 1).
-    successor_norm, frozen_norm: the norms of the two parts, 0 or more. limit: more than 0.
+    Clipping looks at the norm of ALL gradients together, as one long vector. If
+    it exceeds `limit`, every gradient is multiplied by the same number, so that
+    the norm becomes `limit`. Otherwise nothing changes (the number is 1).
+    successor_norm, frozen_norm: the norms of the two parts, 0 or more. limit:
+    more than 0.
     Returns: a Python number.
     """
     raise NotImplementedError("ch08.q5")
@@ -241,12 +255,16 @@ DIAGNOSE = Question(
     minutes=12,
     stub='''\
 def diagnose(draws: Tensor) -> str:
-    """What does the log of a replacing phase say? Its rate was meant to stay below 1 in all of these batches.
+    """What does the log of a replacing phase say? Its rate was meant to stay
+    below 1 in all of these batches.
 
-    draws: (batches, modules), True where the successor worked. There are 20 batches and 2 modules at least.
+    draws: (batches, modules), True where the successor worked. There are 20
+    batches and 2 modules at least.
     Returns one of three strings, the first one that is true:
-        "jumped to 1"   from the second batch on, every module is replaced in every batch
-        "one draw"      in every batch, the modules are either all replaced or all kept
+        "jumped to 1"   from the second batch on, every module is replaced in
+            every batch
+        "one draw"      in every batch, the modules are either all replaced or
+            all kept
         "healthy"       neither
     """
     raise NotImplementedError("ch08.q6")

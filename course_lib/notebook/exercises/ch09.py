@@ -30,7 +30,8 @@ def resoften(probs: Tensor, temperature: float) -> Tensor:
     """Bring probabilities that were stored at T = 1 to another temperature.
 
     probs: (..., classes), each row sums to 1; a probability may be exactly 0.
-    Returns: probabilities of the same shape, what softmax(z / T) would give if the logits z were still there.
+    Returns: probabilities of the same shape, what softmax(z / T) would give if
+    the logits z were still there.
     """
     raise NotImplementedError("ch09.q1")
 ''',
@@ -63,10 +64,13 @@ STORED_LOSS = Question(
     difficulty=2,
     minutes=10,
     stub='''\
-def stored_loss(student_logits: Tensor, teacher_probs: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student) at T, from the teacher's probabilities at T = 1: mean over the documents.
+def stored_loss(student_logits: Tensor, teacher_probs: Tensor,
+                temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student) at T, from the teacher's probabilities at T
+    = 1: mean over the documents.
 
-    student_logits: (batch, classes). teacher_probs: (batch, classes), rows sum to 1, a 0 is possible.
+    student_logits: (batch, classes). teacher_probs: (batch, classes), rows sum
+    to 1, a 0 is possible.
     Returns: one number, as a tensor of shape ().
     """
     raise NotImplementedError("ch09.q2")
@@ -112,9 +116,12 @@ def rows_by_key(document_keys: list[str], cache_keys: list[str]) -> list[int]:
     """For every document, the number of its row in the cache.
 
     A key is a hash of the text, so equal texts have equal keys.
-    document_keys: the data set as it is now, perhaps shuffled, shortened or with a document twice.
-    cache_keys: one key per stored row, in the order of the rows; if a key stands there twice, the first row counts.
-    Returns: one row number per document, in the order of the documents; -1 where the cache has no row.
+    document_keys: the data set as it is now, perhaps shuffled, shortened or
+    with a document twice.
+    cache_keys: one key per stored row, in the order of the rows; if a key
+    stands there twice, the first row counts.
+    Returns: one row number per document, in the order of the documents; -1
+    where the cache has no row.
     """
     raise NotImplementedError("ch09.q3")
 ''',
@@ -149,12 +156,15 @@ TOP_K = Question(
     difficulty=3,
     minutes=12,
     stub='''\
-def cut(teacher_logits: Tensor, k: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep the k most probable classes of softmax(z / T), and the probability of all others together.
+def cut(teacher_logits: Tensor, k: int,
+        temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Keep the k most probable classes of softmax(z / T), and the probability
+    of all others together.
 
     teacher_logits: (rows, classes), k <= classes.
-    Returns: ids (rows, k), the classes, the most probable first; probs (rows, k), their probabilities at T; rest
-    (rows,), the sum of all other probabilities at T.
+    Returns: ids (rows, k), the classes, the most probable first; probs (rows,
+    k), their probabilities at T; rest (rows,), the sum of all other
+    probabilities at T.
     """
     raise NotImplementedError("ch09.q4")
 ''',
@@ -189,8 +199,9 @@ STRANGERS = Question(
 def share_of_strangers(stored: Tensor, live: Tensor, tolerance: float) -> float:
     """The share of stored rows that are not what the teacher says now.
 
-    stored, live: (documents, classes), probabilities. A row is a stranger if its total variation distance,
-    half the sum of |stored - live| over the classes, is greater than the tolerance.
+    stored, live: (documents, classes), probabilities. A row is a stranger if
+    its total variation distance, half the sum of |stored - live| over the
+    classes, is greater than the tolerance.
     Returns: a Python number from 0 to 1.
     """
     raise NotImplementedError("ch09.q5")
@@ -226,13 +237,17 @@ COUNT = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def bert_parameters(vocabulary: int, positions: int, hidden: int, intermediate: int, layers: int, classes: int) -> int:
+def bert_parameters(vocabulary: int, positions: int, hidden: int,
+                    intermediate: int, layers: int, classes: int) -> int:
     """How many numbers a BERT classifier holds, by arithmetic.
 
-    Embeddings: `vocabulary` words, `positions` positions, 2 token types, and one LayerNorm. Each layer: query, key,
-    value and output (hidden to hidden), LayerNorm, hidden to intermediate, intermediate to hidden, LayerNorm.
-    Pooler: hidden to hidden. Classifier: hidden to classes. Every linear map has a bias; a LayerNorm has 2 * hidden.
-    Returns: a whole number. BERT-base with 32,768 words and 2 classes has 111,208,706.
+    Embeddings: `vocabulary` words, `positions` positions, 2 token types, and
+    one LayerNorm. Each layer: query, key, value and output (hidden to hidden),
+    LayerNorm, hidden to intermediate, intermediate to hidden, LayerNorm.
+    Pooler: hidden to hidden. Classifier: hidden to classes. Every linear map
+    has a bias; a LayerNorm has 2 * hidden.
+    Returns: a whole number. BERT-base with 32,768 words and 2 classes has
+    111,208,706.
     """
     raise NotImplementedError("ch09.q6")
 ''',

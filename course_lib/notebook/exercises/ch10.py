@@ -25,9 +25,11 @@ KEPT = Question(
     minutes=5,
     stub='''\
 def kept(accuracies: Tensor, teacher: float) -> float:
-    """Retention: the student's accuracy in percent of its teacher's, as a mean over the seeds.
+    """Retention: the student's accuracy in percent of its teacher's, as a mean
+    over the seeds.
 
-    accuracies: (seeds,), the accuracy of each run in percent. teacher: the teacher's accuracy in percent.
+    accuracies: (seeds,), the accuracy of each run in percent. teacher: the
+    teacher's accuracy in percent.
     Returns: a Python number; 100 means as good as the teacher.
     """
     raise NotImplementedError("ch10.q1")
@@ -67,10 +69,12 @@ FRONT = Question(
     minutes=12,
     stub='''\
 def pareto_front(costs: Tensor, scores: Tensor) -> list:
-    """The positions of all points that nobody beats, from the cheapest to the dearest.
+    """The positions of all points that nobody beats, from the cheapest to the
+    dearest.
 
-    Point b beats point a if b costs at most as much, scores at least as high, and at least one of the two strictly.
-    Two points that are equal in both do not beat each other: both stay, the earlier position first.
+    Point b beats point a if b costs at most as much, scores at least as high,
+    and at least one of the two strictly. Two points that are equal in both do
+    not beat each other: both stay, the earlier position first.
     costs, scores: (points,). Less cost is better, more score is better.
     Returns: a list of whole numbers.
     """
@@ -107,13 +111,18 @@ BREAK_EVEN = Question(
     difficulty=2,
     minutes=10,
     stub='''\
-def break_even(asking: float, reading: float, sentences: int, batch: int) -> int:
-    """After how many training steps is it strictly cheaper to store the teacher's answers than to ask it live?
+def break_even(asking: float, reading: float, sentences: int,
+               batch: int) -> int:
+    """After how many training steps is it strictly cheaper to store the
+    teacher's answers than to ask it live?
 
     Live: in every step the teacher is asked about every sentence of the batch.
-    Stored: it is asked once about each of the `sentences`, before training; then every step reads `batch` answers.
-    asking, reading: seconds per sentence, to ask the teacher and to read one stored answer.
-    Returns: the smallest whole number of steps; -1 if storing never becomes cheaper.
+    Stored: it is asked once about each of the `sentences`, before training;
+    then every step reads `batch` answers.
+    asking, reading: seconds per sentence, to ask the teacher and to read one
+    stored answer.
+    Returns: the smallest whole number of steps; -1 if storing never becomes
+    cheaper.
     """
     raise NotImplementedError("ch10.q3")
 ''',
@@ -147,13 +156,18 @@ CHOOSE = Question(
     minutes=15,
     stub='''\
 def candidates(scores: Tensor, costs: Tensor, limit: float, t: float) -> list:
-    """The best allowed method, followed by all allowed methods that cannot be told from it.
+    """The best allowed method, followed by all allowed methods that cannot be
+    told from it.
 
-    A method is allowed if it costs `limit` or less. The best is the one with the highest mean over the seeds.
-    Another one cannot be told from it if the 95 % interval of the paired difference includes 0:
-        mean(d) - t * sd(d) / sqrt(n)  <=  0,    d = scores of the best - scores of the other, seed by seed
-    scores: (methods, seeds). costs: (methods,). t: the factor of Student's t for these seeds. sd divides by n - 1.
-    Returns: a list of positions, the best first, the others in ascending order. Something is always allowed.
+    A method is allowed if it costs `limit` or less. The best is the one with
+    the highest mean over the seeds. Another one cannot be told from it if the
+    95 % interval of the paired difference includes 0:
+        mean(d) - t * sd(d) / sqrt(n)  <=  0
+        d = scores of the best - scores of the other, seed by seed
+    scores: (methods, seeds). costs: (methods,). t: the factor of Student's t
+    for these seeds. sd divides by n - 1.
+    Returns: a list of positions, the best first, the others in ascending order.
+    Something is always allowed.
     """
     raise NotImplementedError("ch10.q4")
 ''',
@@ -188,10 +202,13 @@ PAIRED = Question(
     minutes=10,
     stub='''\
 def paired_interval(ours: Tensor, baseline: Tensor, t: float) -> Tensor:
-    """The mean difference of two methods over the same seeds, and the ends of its 95 % interval.
+    """The mean difference of two methods over the same seeds, and the ends of
+    its 95 % interval.
 
-        mean(d) -+ t * sd(d) / sqrt(n),    d = ours - baseline, seed by seed;  sd divides by n - 1
-    ours, baseline: (seeds,), run i of both has the same seed. t: the factor of Student's t for these seeds.
+        mean(d) -+ t * sd(d) / sqrt(n)
+        d = ours - baseline, seed by seed; sd divides by n - 1
+    ours, baseline: (seeds,), run i of both has the same seed. t: the factor of
+    Student's t for these seeds.
     Returns: (3,), the mean, the low end, the high end.
     """
     raise NotImplementedError("ch10.q5")
@@ -225,12 +242,14 @@ FASTER = Question(
     minutes=10,
     stub='''\
 def times_faster(student: Tensor, teacher: Tensor, warm_up: int) -> Tensor:
-    """How many times as fast as its teacher a student is: the quartiles over pairs of runs.
+    """How many times as fast as its teacher a student is: the quartiles over
+    pairs of runs.
 
-    student, teacher: (runs,), seconds; run i of both was made one right after the other.
+    student, teacher: (runs,), seconds; run i of both was made one right after
+    the other.
     warm_up: the first so many pairs do not count.
-    Returns: (3,), the lower quartile, the median and the upper quartile of the ratio, interpolated as torch.quantile
-    does it.
+    Returns: (3,), the lower quartile, the median and the upper quartile of the
+    ratio, interpolated as torch.quantile does it.
     """
     raise NotImplementedError("ch10.q6")
 ''',

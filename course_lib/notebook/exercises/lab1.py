@@ -26,7 +26,8 @@ def share_of_commonest(answers: Tensor, k: int) -> float:
     """How much of all answers the k most frequent answers make up.
 
     answers: (positions,), a token id for each masked position. k: 1 or more.
-    Returns: a share between 0 and 1. With fewer than k different answers it is 1.
+    Returns: a share between 0 and 1. With fewer than k different answers it is
+    1.
     """
     raise NotImplementedError("lab1.q1")
 ''',
@@ -58,11 +59,14 @@ DISTANCE = Question(
     minutes=8,
     stub='''\
 def unigram_distance(probs: Tensor, counts: Tensor) -> Tensor:
-    """Mean over positions of the total variation: 1/2 * sum over words of |p(word) - unigram(word)|.
+    """Mean over positions of the total variation: 1/2 * sum over words of
+    |p(word) - unigram(word)|.
 
     probs: (positions, words), the model's probabilities; each row sums to 1.
-    counts: (words,), how often each word occurs in the corpus. Turn them into shares first.
-    Returns: one number, as a tensor of shape (). 0: the model never looks at the context.
+    counts: (words,), how often each word occurs in the corpus. Turn them into
+    shares first.
+    Returns: one number, as a tensor of shape (). 0: the model never looks at
+    the context.
     """
     raise NotImplementedError("lab1.q2")
 ''',
@@ -99,9 +103,11 @@ PLATEAU = Question(
     minutes=8,
     stub='''\
 def plateau_loss(counts: Tensor) -> Tensor:
-    """The best masked-LM cross-entropy, in nats, of a model that cannot see the context.
+    """The best masked-LM cross-entropy, in nats, of a model that cannot see the
+    context.
 
-    Its best answer is the unigram distribution; the loss is then the entropy of that distribution.
+    Its best answer is the unigram distribution; the loss is then the entropy of
+    that distribution.
     counts: (words,), how often each word occurs. Some may be 0.
     Returns: one number, as a tensor of shape ().
     """
@@ -136,12 +142,16 @@ MASKED = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def masked_soft_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student), both softened with T: the mean over the masked positions.
+def masked_soft_loss(student_logits: Tensor, teacher_logits: Tensor,
+                     labels: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student), both softened with T: the mean over the
+    masked positions.
 
     student_logits, teacher_logits: (batch, tokens, words).
-    labels: (batch, tokens), the hidden token at masked positions, -100 everywhere else.
-    Returns: one number, as a tensor of shape (). All other positions must have no influence.
+    labels: (batch, tokens), the hidden token at masked positions, -100
+    everywhere else.
+    Returns: one number, as a tensor of shape (). All other positions must have
+    no influence.
     """
     raise NotImplementedError("lab1.q4")
 ''',
@@ -186,12 +196,15 @@ BLOCK = Question(
     difficulty=2,
     minutes=10,
     stub='''\
-def narrowed(weight: Tensor, states: Tensor, outputs: int, inputs: int) -> Tensor:
+def narrowed(weight: Tensor, states: Tensor, outputs: int,
+             inputs: int) -> Tensor:
     """Cut a linear layer down to its largest coordinates.
 
-    weight: (all outputs, all inputs) of a teacher's nn.Linear. states: (tokens, all inputs), what flows into it.
-    Keep the `inputs` input coordinates with the largest mean square in `states`, and the `outputs` output
-    coordinates with the largest mean square in states @ weight.T. Keep the order of what stays.
+    weight: (all outputs, all inputs) of a teacher's nn.Linear. states: (tokens,
+    all inputs), what flows into it. Keep the `inputs` input coordinates with
+    the largest mean square in `states`, and the `outputs` output coordinates
+    with the largest mean square in states @ weight.T. Keep the order of what
+    stays.
     Returns: (outputs, inputs), a block of `weight`.
     """
     raise NotImplementedError("lab1.q5")
@@ -227,9 +240,11 @@ ESCAPE = Question(
 def escaped_at(steps: list, top1: list, plateau: float) -> int:
     """The first step after which the accuracy stays above the plateau for good.
 
-    steps: when it was measured, ascending. top1: the accuracy at each of them, in percent.
+    steps: when it was measured, ascending. top1: the accuracy at each of them,
+    in percent.
     plateau: the accuracy of always answering the commonest token, in percent.
-    Returns: the step of the first measurement from which on ALL are above the plateau; -1 if there is none.
+    Returns: the step of the first measurement from which on ALL are above the
+    plateau; -1 if there is none.
     """
     raise NotImplementedError("lab1.q6")
 ''',

@@ -32,13 +32,17 @@ SHARE = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def teachers_share(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float,
+def teachers_share(student_logits: Tensor, teacher_logits: Tensor,
+                   labels: Tensor, temperature: float,
                    t_squared: bool) -> Tensor:
-    """The teacher's share of the gradient:  |g_soft| / (|g_soft| + |g_hard|),  each | | the norm of a whole matrix.
+    """The teacher's share of the gradient:  |g_soft| / (|g_soft| + |g_hard|),
+    each | | the norm of a whole matrix.
 
-    g_soft: gradient of the soft loss, 1/T * (q - p) for each row, and T^2 times that if t_squared; q and p are the
-    student's and the teacher's probabilities at temperature T. g_hard: softmax(student_logits) - one_hot(labels).
-    student_logits, teacher_logits: (batch, classes). labels: (batch,). Both losses have the same weight.
+    g_soft: gradient of the soft loss, 1/T * (q - p) for each row, and T^2 times
+    that if t_squared; q and p are the student's and the teacher's probabilities
+    at temperature T. g_hard: softmax(student_logits) - one_hot(labels).
+    student_logits, teacher_logits: (batch, classes). labels: (batch,). Both
+    losses have the same weight.
     Returns: a number between 0 and 1, as a tensor of shape ().
     """
     raise NotImplementedError("lab2.q1")
@@ -75,10 +79,12 @@ ADAM = Question(
     difficulty=1,
     minutes=8,
     stub='''\
-def first_adam_step(gradient: Tensor, learning_rate: float, eps: float) -> Tensor:
+def first_adam_step(gradient: Tensor, learning_rate: float,
+                    eps: float) -> Tensor:
     """The first step of Adam: what is ADDED to the weights.
 
-    In step 1 the corrected means are m = gradient and v = gradient^2, so the step is
+    In step 1 the corrected means are m = gradient and v = gradient^2, so the
+    step is
         - learning_rate * m / (sqrt(v) + eps)
     gradient: any shape. Returns: a tensor of the same shape.
     """
@@ -113,10 +119,13 @@ SIZE = Question(
     minutes=5,
     stub='''\
 def growth(vocabulary: int, hidden: int, other: int) -> float:
-    """How many times as large a masked-LM student is with an output matrix of its own.
+    """How many times as large a masked-LM student is with an output matrix of
+    its own.
 
-    The word table has vocabulary x hidden numbers. Tied, it is the output matrix as well; untied, there are two.
-    other: all remaining parameters (blocks, positions, head). Returns: untied size / tied size, a Python number.
+    The word table has vocabulary x hidden numbers. Tied, it is the output
+    matrix as well; untied, there are two.
+    other: all remaining parameters (blocks, positions, head). Returns: untied
+    size / tied size, a Python number.
     """
     raise NotImplementedError("lab2.q3")
 ''',
@@ -141,12 +150,16 @@ TIED = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def tied_gradient(ids: Tensor, input_gradient: Tensor, states: Tensor, logit_gradient: Tensor) -> Tensor:
+def tied_gradient(ids: Tensor, input_gradient: Tensor, states: Tensor,
+                  logit_gradient: Tensor) -> Tensor:
     """The gradient of a tied word table E, without autograd.
 
-    Way in:  x_t = E[ids_t]             input_gradient: (tokens, hidden), the loss's gradient for x
-    Way out: logits = states @ E.T      logit_gradient: (positions, vocabulary), the loss's gradient for the logits
-    ids: (tokens,), whole numbers; a token may occur twice. states: (positions, hidden).
+    Way in:  x_t = E[ids_t]             input_gradient: (tokens, hidden), the
+        loss's gradient for x
+    Way out: logits = states @ E.T      logit_gradient: (positions, vocabulary),
+        the loss's gradient for the logits
+    ids: (tokens,), whole numbers; a token may occur twice. states: (positions,
+    hidden).
     Returns: (vocabulary, hidden), what E.grad would hold.
     """
     raise NotImplementedError("lab2.q4")
@@ -184,13 +197,17 @@ PRICE = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def price_of_nothing(teacher_states: Tensor, weight: Tensor, student_width: int, trainable: bool) -> Tensor:
-    """The smallest mean squared error for a student whose state is the same at every token (any constant it likes).
+def price_of_nothing(teacher_states: Tensor, weight: Tensor, student_width: int,
+                     trainable: bool) -> Tensor:
+    """The smallest mean squared error for a student whose state is the same at
+    every token (any constant it likes).
 
-    teacher_states: (tokens, teacher_width). weight: the matrix of an nn.Linear, (width after, width before).
-    Its shape tells the side. On the student's side W makes (teacher_width) out of (student_width); on the teacher's
-    side it is the other way round. trainable: whether W may become anything. On the student's side W times the
-    constant can be any vector. The error is a mean over tokens and units. The two widths always differ.
+    teacher_states: (tokens, teacher_width). weight: the matrix of an nn.Linear,
+    (width after, width before). Its shape tells the side. On the student's side
+    W makes (teacher_width) out of (student_width); on the teacher's side it is
+    the other way round. trainable: whether W may become anything. On the
+    student's side W times the constant can be any vector. The error is a mean
+    over tokens and units. The two widths always differ.
     Returns: one number, as a tensor of shape ().
     """
     raise NotImplementedError("lab2.q5")
@@ -226,10 +243,12 @@ SPREAD = Question(
     minutes=12,
     stub='''\
 def spread_and_rank(states: Tensor) -> Tensor:
-    """Two numbers that tell a collapsed student: how far its states are apart, and in how many directions.
+    """Two numbers that tell a collapsed student: how far its states are apart,
+    and in how many directions.
 
-    First: the mean of (state - mean state)^2 over tokens and units. Second: the effective rank, exp of the entropy of
-    the shares  s_i^2 / sum_j s_j^2,  where s are the singular values of the centred states (0 log 0 = 0).
+    First: the mean of (state - mean state)^2 over tokens and units. Second: the
+    effective rank, exp of the entropy of the shares  s_i^2 / sum_j s_j^2,
+    where s are the singular values of the centred states (0 log 0 = 0).
     states: (tokens, hidden). If all rows are equal, the rank is 1.
     Returns: a tensor of shape (2,).
     """
