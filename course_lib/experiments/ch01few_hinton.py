@@ -41,9 +41,9 @@ class Arm:
 
 ARMS = {
     "labels": Arm("labels"),
-    "soft answers, same sentences": Arm("soft", temperature=2.0),
-    "argmax, all text": Arm("argmax", text=True),
     "soft answers, all text": Arm("soft", text=True, temperature=2.0),
+    "argmax, all text": Arm("argmax", text=True),
+    "soft answers, same sentences": Arm("soft", temperature=2.0),
     "topics, labels": Arm("labels", setting="topics-440"),
     "topics, argmax": Arm("argmax", text=True, setting="topics-440"),
     "topics, T=1": Arm("soft", text=True, temperature=1.0, setting="topics-440"),
