@@ -128,7 +128,8 @@ KINDS: dict[str, tuple[Callable[[Student], object], float, str, str]] = {
     "a number of 5,000 digits": (_q1(f"BIG = {'9' * 4000}\n{ANSWER}\n    return {'9' * 5000}"), 2, "", "no function"),
     "empty outcomes": (lambda s: s.adds("from course_lib.notebook.exercises import guard\n"
                                         "guard.run = lambda *_, **__: []"
-                                        ).writes(same_for_all(s.asked, "return 'none'")), 20, "", "calls of your function gave an answer"),
+                                        ).writes(same_for_all(s.asked, "return 'none'")), 20, "",
+                       "calls of your function gave an answer"),
     "one outcome for all": (lambda s: s.adds(
         "from course_lib.notebook.exercises import guard\nkept = guard.run\n"
         "guard.run = guard._in_a_child = lambda *a, **k: kept(*a, **k)[:1]"

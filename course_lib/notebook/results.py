@@ -15,23 +15,27 @@ from typing import overload
 from course_lib.notebook.tables import Cell, page, plain, table_html, table_text
 from course_lib.shared.seeds import Difference, Interval
 
+MOST_DIGITS = 4
 MINUS = str.maketrans("-", "−")  # a hyphen may break at the end of a line
 
 
 def number(value: float, digits: int, sign: str = "") -> str:
-    """A number with a fixed count of digits and a minus sign as long as the plus."""
+    """A number with a fixed count of digits and a minus as long as the plus; what is rounded to zero has no sign."""
+    if round(value, digits) == 0:
+        return f"{0:.{digits}f}"
     return f"{value:{sign}.{digits}f}".translate(MINUS)
 
 
 def spread(interval: Interval, sign: str = "") -> tuple[str, str]:
     """The mean and the ends of its interval, with the digits that the interval deserves; no ends if all runs agree.
 
-    One digit more where a difference would be rounded onto zero: its verdict hangs on the side of zero.
+    More digits where an end of a difference would be rounded onto zero: its verdict hangs on the side of zero.
     """
     digits = interval.digits
-    if sign and any(end and round(end, digits) == 0 for end in (interval.low, interval.high)):
+    ends = (interval.low, interval.high)
+    while sign and digits < MOST_DIGITS and any(end and round(end, digits) == 0 for end in ends):
         digits += 1
-    low, high = (number(end, digits, sign) for end in (interval.low, interval.high))
+    low, high = (number(end, digits, sign) for end in ends)
     return number(interval.mean, digits, sign), f"[{low}, {high}]" if interval.high > interval.low else ""
 
 
@@ -151,7 +155,7 @@ class Claims:
                 rest = [measured(we.interval, "+"), bar(we, *scale(differences)), verdict(we)]
             else:
                 rest = [measured(we) if isinstance(we, Interval) else plain(we), Cell("", ""), Cell("", "")]
-            made.append([plain(claim), plain(paper), *rest])
+            made.append([plain(claim), plain(paper.translate(MINUS) if paper.startswith("-") else paper), *rest])
         return made
 
     def __repr__(self) -> str:
