@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras lab test assignments grade class mutants book teacher results contents notebooks bench lock stamp wheel clean
+.PHONY: help setup extras lab test assignments grade class mistakes book teacher results contents notebooks bench lock stamp wheel clean
 
 help:       ## show this list
 	@sed -n 's/^\([a-z]*\): *.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -19,8 +19,8 @@ lab: setup  ## fetch data and open JupyterLab on the contents page
 	@$(RUN) -m course_lib.material.assets
 	@$(RUN) tools/lab.py
 
-test: extras  ## run everything that must hold, and print a table of it
-	@$(RUN) tools/check.py
+test: extras  ## check the course, and print a table of it; make test ALL=1 leaves nothing out
+	@$(RUN) tools/check.py $(if $(ALL),--all)
 
 assignments: extras  ## for a class: release notebooks and hidden tests in class/ (see the instructor's page)
 	@PYTHONPATH=tools $(RUN) -m classroom assignments
@@ -31,8 +31,8 @@ grade: extras  ## for a class: grade every file in a folder: make grade SUBMISSI
 class: extras  ## grade a simulated class of 100 and check every score
 	@$(RUN) tests/simulated_class.py
 
-mutants: setup  ## switch on every known mistake and demand that a test notices
-	@$(RUN) tools/mutants.py
+mistakes: setup  ## switch on every known mistake and demand that a test notices
+	@$(RUN) tools/mistakes.py
 
 book: setup  ## build the book from the committed notebooks: pages, a zip of them and a PDF in book/_build
 	@$(RUN) tools/book.py
@@ -45,8 +45,9 @@ notebooks: setup  ## run the chapters whose text, library, data or versions chan
 	@$(RUN) tools/contents.py
 	@$(RUN) tools/notebooks.py build
 
-teacher: setup  ## train the three teachers again (about an hour without a GPU)
+teacher: setup  ## train the teachers again and ask them (about an hour and a half without a GPU)
 	@$(RUN) -m course_lib.material.teachers
+	@$(RUN) -m course_lib.experiments.few_labels
 
 results: setup  ## measure the numbers of the chapters' tables again, over several seeds
 	@$(RUN) -m course_lib.experiments

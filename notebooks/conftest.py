@@ -17,7 +17,7 @@ import re
 
 from nbval.plugin import IPyNbCell
 
-from course_lib.notebook import NO_BARS
+from course_lib.notebook import UNWATCHED
 
 DEFAULT_TOLERANCE = 1e-3
 TOLERANCE_TAG = re.compile(r"tolerance-(\d+(?:\.\d+)?(?:e-?\d+)?)")
@@ -100,5 +100,5 @@ def _compare_within_tolerance(self, test, ref, skip_compare=None):
 
 def pytest_configure(config) -> None:
     IPyNbCell.compare_outputs = _compare_within_tolerance
-    os.environ.update(NO_BARS)  # the kernels inherit it
+    os.environ.update(UNWATCHED)  # the kernels inherit it
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")

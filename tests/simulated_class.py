@@ -12,12 +12,14 @@ import ast
 import importlib
 import inspect
 import json
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import jupytext
 import nbformat
@@ -49,7 +51,7 @@ class Expected:
 
 def solution_text(name: str) -> str:
     """The reference solution of an exercise as text, with the helpers it calls."""
-    module = importlib.import_module(f"solutions.{name.partition('.')[0]}")
+    module = _reference(name)
     function = module.SOLUTIONS[name]
     tree = {node.name: node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.FunctionDef)}
     wanted, todo = [], [function.__name__]
@@ -61,12 +63,19 @@ def solution_text(name: str) -> str:
     return "\n\n\n".join(ast.unparse(tree[found]) for found in reversed(wanted))
 
 
+def _reference(name: str) -> ModuleType:
+    return importlib.import_module(f"course_lib.notebook.exercises.reference.{name.partition('.')[0]}")
+
+
 def mistake_text(name: str, number: int) -> str:
     """A typical mistake of an exercise. Mistakes share helpers, so the cell carries their module in one string."""
     module = importlib.import_module(f"solutions.{name.partition('.')[0]}")
     mistake = list(module.MISTAKES[name])[number]
     function = next(q.function for q in chapter(name.partition(".")[0]).questions if q.name == name)
-    text = inspect.getsource(module).replace("from solutions import case\n", "")  # unknown to a sandbox
+    # A sandbox knows neither `solutions` nor the reference: the mistakes carry what they use of both.
+    imports = r"^from (solutions|course_lib\.notebook\.exercises\.reference\.\w+) import (\(.*?\)|[^\n]*)\n"
+    own = re.sub(imports, "", inspect.getsource(module), flags=re.M | re.S)
+    text = inspect.getsource(_reference(name)) + own.replace("from __future__ import annotations\n", "")
     return (f"hurried = {{'__name__': 'hurried'}}\nexec({text!r}, hurried)\n"
             f"{function} = hurried['MISTAKES']['{name}']['{mistake}']")
 
@@ -141,7 +150,7 @@ class Yes(float):
 READER = """\
 import glob, os
         found = [f for p in {places!r} for f in glob.glob(p + '/**/*', recursive=True) if f.endswith(('.json', '.py'))]
-        found = [f for f in found if 'hidden/' in f or 'solutions/' in f or 'gradebook' in f]
+        found = [f for f in found if any(s in f for s in ('hidden/', 'solutions/', 'reference/', 'gradebook'))]
         raise ValueError('found %d files' % len(found))""".replace("\n        ", "\n    ")
 NETWORK = "import socket; socket.create_connection(('1.1.1.1', 53), timeout=3); raise ValueError('the network is open')"
 
@@ -241,8 +250,7 @@ def whole_chapter(asked: Chapter) -> NotebookNode:
         for q in asked.questions:
             if cell.cell_type == "code":
                 cell.source = cell.source.replace(q.stub.strip(), solution_text(q.name))
-        cell.source = cell.source.replace(f'answer("{asked.name}.quiz", "{"-" * len(asked.quiz)}")',
-                                          f'answer("{asked.name}.quiz", "{right_letters(asked)}")')
+    notebook.cells.append(new_code_cell(f'answer("{asked.name}.quiz", "{right_letters(asked)}")'))
     return notebook
 
 

@@ -43,6 +43,15 @@ def test_small_files_are_copied_to_the_repository_and_read_from_there(house, cap
     assert value(answers.kept("sentiment", "train", lambda: some(9.0))) == 1.0
 
 
+def test_a_teacher_whose_name_begins_like_another_has_its_own_files(house, capsys):
+    other = house.parent.parent / "sentiment-500/adapter.safetensors"
+    other.parent.mkdir()
+    other.write_bytes(b"few labels")
+    answers.kept("sentiment-500", "test", lambda: some(5.0))
+    answers.main(["sentiment-500-test"])
+    assert answers.committed("sentiment-500", "test").exists() and not answers.committed("sentiment", "test").exists()
+
+
 def test_a_large_file_stays_in_the_cache(house, capsys, monkeypatch):
     monkeypatch.setattr(answers, "LARGEST", 10)
     answers.kept("sentiment", "train", lambda: some(1.0))

@@ -274,8 +274,9 @@ def losses() -> dict[str, Callable[[int, int], Tensor]]:
 
     return {
         "hinton": of(hinton.terms, student, teacher),
-        "bilstm": lambda batch, tokens: bilstm.distillation_loss(
-            torch.randn(batch, 3, requires_grad=True), torch.randn(batch, 3), torch.arange(batch) % 3, alpha=0.5),
+        "bilstm": lambda batch, tokens: sum(bilstm.logit_terms(
+            torch.randn(batch, 3, requires_grad=True), torch.randn(batch, 3), torch.arange(batch) % 3, alpha=0.5
+        ).values()),
         "distilbert": of(distilbert.terms, small_lm, lm, labels="words"),
         "pkd": of(pkd.terms, student, teacher, recipe=pkd.PkdRecipe(layer_map=((1, 2),))),
         "tinybert": of(tinybert.terms, student, teacher),

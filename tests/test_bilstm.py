@@ -11,10 +11,10 @@ from course_lib.methods.bilstm import (
     BiLstm,
     BilstmRecipe,
     WordVocabulary,
-    distillation_loss,
     hard_targets,
     left_aligned,
     logit_distance,
+    logit_terms,
     pair_features,
     random_vectors,
     split_words,
@@ -54,15 +54,30 @@ def test_logit_distance_is_a_well_behaved_loss(as_in):
     assert_all(lambda s, t: logit_distance(s, t, as_in=as_in), STUDENT, TEACHER)
 
 
+def total(*args, **knobs):
+    return sum(logit_terms(*args, **knobs).values())
+
+
 def test_alpha_goes_from_the_teacher_to_the_labels():
     labels = torch.tensor([0, 1, 2, 3, 0, 1])
     hard = F.cross_entropy(STUDENT, labels)
     soft = logit_distance(STUDENT, TEACHER)
-    torch.testing.assert_close(distillation_loss(STUDENT, TEACHER, labels), soft)
-    torch.testing.assert_close(distillation_loss(STUDENT, TEACHER, labels, alpha=1.0), hard)
-    torch.testing.assert_close(distillation_loss(STUDENT, TEACHER, labels, alpha=0.3), 0.3 * hard + 0.7 * soft)
+    torch.testing.assert_close(total(STUDENT, TEACHER, labels), soft)
+    torch.testing.assert_close(total(STUDENT, TEACHER, labels, alpha=1.0), hard)
+    torch.testing.assert_close(total(STUDENT, TEACHER, labels, alpha=0.3), 0.3 * hard + 0.7 * soft)
     nan = torch.full_like(TEACHER, torch.nan)
-    torch.testing.assert_close(distillation_loss(STUDENT, nan, labels, alpha=1.0), hard)
+    torch.testing.assert_close(total(STUDENT, nan, labels, alpha=1.0), hard)
+
+
+def test_the_two_free_weights_of_the_code_may_both_be_one():
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    hard, soft = F.cross_entropy(STUDENT, labels), logit_distance(STUDENT, TEACHER)
+    torch.testing.assert_close(total(STUDENT, TEACHER, labels, alpha=1.0, logit_weight=1.0), hard + soft)
+    torch.testing.assert_close(total(STUDENT, TEACHER, labels, alpha=2.0, logit_weight=0.5), 2 * hard + soft / 2)
+    assert logit_terms(STUDENT, TEACHER, labels, alpha=1.0, logit_weight=0).keys() == {"hard"}
+    for wrong in ({"alpha": -1.0, "logit_weight": 1.0}, {"alpha": 0.0, "logit_weight": 0.0}):
+        with pytest.raises(ValueError, match="one must count"):
+            logit_terms(STUDENT, TEACHER, labels, **wrong)
 
 
 def test_text_without_a_label_gets_the_favourite_of_the_teacher():
@@ -71,12 +86,12 @@ def test_text_without_a_label_gets_the_favourite_of_the_teacher():
     assert torch.equal(hard_targets(None, TEACHER), favourite)
     expected = [0, favourite[1], 2, favourite[3], favourite[4], 1]
     assert hard_targets(labels, TEACHER).tolist() == [int(x) for x in expected]
-    torch.testing.assert_close(distillation_loss(STUDENT, TEACHER, alpha=1.0), F.cross_entropy(STUDENT, favourite))
+    torch.testing.assert_close(total(STUDENT, TEACHER, alpha=1.0), F.cross_entropy(STUDENT, favourite))
 
 
 @pytest.mark.parametrize(("call", "says"), [
-    (lambda: distillation_loss(STUDENT, TEACHER, alpha=1.5), "alpha"),
-    (lambda: distillation_loss(STUDENT, TEACHER[:, :3]), r"\(6, 4\).*\(6, 3\)"),
+    (lambda: total(STUDENT, TEACHER, alpha=1.5), "alpha"),
+    (lambda: total(STUDENT, TEACHER[:, :3]), r"\(6, 4\).*\(6, 3\)"),
     (lambda: logit_distance(STUDENT, TEACHER, as_in="book"), "paper"),
     (lambda: pair_features(STUDENT, TEACHER[:1]), r"\(6, 4\).*\(1, 4\)"),
     (lambda: a_student(channels="three"), "channels"),
@@ -186,7 +201,7 @@ def test_terms_read_a_bert_teacher_and_name_their_parts():
     batch = {"input_ids": IDS, "attention_mask": MASK, "labels": labels}
     found = terms(student, teacher, batch, BilstmRecipe(alpha=0.4, as_in="code"))
     assert found.keys() == {"logits", "hard"}
-    expected = distillation_loss(student(IDS, MASK).logits, teacher(IDS, MASK).logits, labels, alpha=0.4, as_in="code")
+    expected = total(student(IDS, MASK).logits, teacher(IDS, MASK).logits, labels, alpha=0.4, as_in="code")
     torch.testing.assert_close(sum(found.values()), expected)
     assert terms(student, teacher, batch).keys() == {"logits"}
     sum(found.values()).backward()

@@ -11,6 +11,8 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -18,24 +20,24 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 import yaml
-from browser import open_page
+from browser import Watched, open_page
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import badges  # noqa: E402
+import chapter_files  # noqa: E402
 import print_book  # noqa: E402
 
 import book  # noqa: E402
-import notebooks  # noqa: E402
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator
+    from playwright.sync_api import Locator, Page
 
 HTML = ROOT / "book" / "_build" / "html"
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +62,102 @@ def address() -> Iterator[str]:
         server.shutdown()
 
 
-def visit_all(pages: list[str], base: str) -> None:
-    with open_page() as watched:
+# --- One visit of every page in each colour scheme ------------------------------------------------------------------
+
+SPHINXS_OWN = '<div role="list" class="citation-list">'  # the bibliography's markup, which is not ours
+PHONE = {"width": 390, "height": 800}
+
+
+@dataclass
+class Visit:
+    """What a visit of all pages found: page -> what is wrong there, by question. An empty dictionary is good news."""
+
+    scheme: str
+    noise: dict[str, list[str]] = field(default_factory=dict)
+    formulas: dict[str, int] = field(default_factory=dict)
+    barriers: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    too_wide: dict[str, int] = field(default_factory=dict)
+    dead: dict[str, list[str]] = field(default_factory=dict)
+    quizzes: dict[str, str] = field(default_factory=dict)
+    operated: set[str] = field(default_factory=set)
+
+
+# From a web server and with the keyboard, then from the disk and with the mouse: each in one scheme.
+@pytest.fixture(scope="module", params=["light", pytest.param("dark", marks=pytest.mark.slow)])
+def visit(request: pytest.FixtureRequest, pages: list[str], address: str) -> Visit:
+    """Every page is opened once in each scheme, and everything is looked at while it is open."""
+    base, way = {"light": (address, by_keyboard), "dark": (HTML.as_uri(), by_mouse)}[request.param]
+    found = Visit(request.param)
+    with open_page(color_scheme=request.param) as watched:
+        watched.page.set_default_timeout(120_000)
         for page in pages:
+            watched.errors.clear()
+            watched.outside.clear()
+            watched.page.set_viewport_size({"width": 1280, "height": 900})
             watched.page.goto(f"{base}/{page}", wait_until="load")
-            watched.page.wait_for_function(print_book.READY, timeout=30_000)
-            if watched.page.locator(".math").count():
-                assert watched.page.locator(".MathJax_Error, .merror").count() == 0, f"{page}: a formula is broken"
-            watched.check()
+            watched.page.wait_for_function(print_book.READY)
+            look_at(watched, page, way, found)
+            if watched.errors or watched.outside:
+                found.noise[page] = [*watched.errors, *watched.outside]
+    return found
 
 
-def test_every_page_is_quiet_on_a_web_server(pages: list[str], address: str) -> None:
-    visit_all(pages, address)
+def look_at(watched: Watched, name: str, way: Callable[[Locator, str], Iterator[None]], found: Visit) -> None:
+    """All questions to one open page. `way` is by_keyboard or by_mouse."""
+    page = watched.page
+    found.formulas |= {name: wrong} if (wrong := page.locator(".MathJax_Error, .merror").count()) else {}
+    found.barriers |= {name: serious} if (serious := serious_barriers(page)) else {}
+    views = page.locator(".course-view:not([data-view=picture]):has(.cv-stage)")
+    for view in [views.nth(number) for number in range(views.count())]:
+        kind = view.get_attribute("data-view")
+        count, dead = operate(view, way)
+        found.operated.add(kind)
+        if dead or not count:
+            found.dead.setdefault(name, []).append(f"{kind}: {dead or 'no control'}")
+    if page.locator(".course-quiz").count() and (problem := quiz_problem(page.locator(".course-quiz"), way)):
+        found.quizzes[name] = problem
+    page.set_viewport_size(PHONE)
+    page.wait_for_timeout(100)  # explorers draw again in their new width
+    if (pixels := watched.sideways_overflow()) > 1:
+        found.too_wide[name] = pixels
 
 
-def test_every_page_is_quiet_as_a_file(pages: list[str]) -> None:
-    visit_all(pages, HTML.as_uri())
+def serious_barriers(page: Page) -> list[tuple[str, str]]:
+    """What axe calls serious or critical, as (rule, element)."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [(v["id"], node["html"]) for v in found if v["impact"] in ("serious", "critical")
+            for node in v["nodes"] if node["html"] != SPHINXS_OWN]
+
+
+def test_every_page_is_quiet(visit: Visit) -> None:
+    assert not visit.noise
+
+
+def test_no_formula_is_broken(visit: Visit) -> None:
+    assert not visit.formulas
+
+
+def test_axe_finds_no_serious_barrier(visit: Visit) -> None:
+    assert not visit.barriers
+
+
+def test_no_page_scrolls_sideways_on_a_phone(visit: Visit) -> None:
+    assert not visit.too_wide, f"pixels wider than a phone: {visit.too_wide}"
+
+
+def test_every_explorer_answers_to_keyboard_and_mouse(visit: Visit) -> None:
+    assert not visit.dead
+    assert {"temperature", "layer_map", "projection", "attention", "augmentation", "bottleneck", "theseus",
+            "failure_lab"} <= visit.operated
+
+
+def test_every_quiz_counts_and_explains(visit: Visit) -> None:
+    assert not visit.quizzes
+
+
+# --- What the pages say, without a browser --------------------------------------------------------------------------
 
 
 def test_no_page_names_another_host_as_a_source(pages: list[str]) -> None:
@@ -83,6 +165,26 @@ def test_no_page_names_another_host_as_a_source(pages: list[str]) -> None:
         text = (HTML / page).read_text(encoding="utf-8")
         outside = re.findall(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=[\"'](?:https?:)?//[^\"']*", text)
         assert not outside, f"{page}: {outside}"
+
+
+def test_every_picture_of_a_page_has_alternative_text(pages: list[str]) -> None:
+    """Pictures in the text of the page; what a script draws is axe's to find."""
+    silent = {page: [str(picture)[:200] for picture in soup.select("main img") if not picture.get("alt", "").strip()]
+              for page, soup in read(pages).items()}
+    assert sum(len(soup.select("main img")) for soup in read(pages).values()) > 20
+    assert not {page: found for page, found in silent.items() if found}
+
+
+@cache
+def _soup(page: str) -> BeautifulSoup:
+    return BeautifulSoup((HTML / page).read_text("utf-8"), "html.parser")
+
+
+def read(pages: list[str]) -> dict[str, BeautifulSoup]:
+    return {page: _soup(page) for page in pages}
+
+
+# --- Landing page, search, launch buttons ---------------------------------------------------------------------------
 
 
 def test_the_landing_page_has_an_explorer_that_answers(pages: list[str]) -> None:
@@ -107,42 +209,6 @@ def test_search_finds(pages: list[str], address: str, word: str, page: str) -> N
         watched.check()
 
 
-def test_no_page_scrolls_sideways_on_a_phone(pages: list[str]) -> None:
-    with open_page() as watched:
-        watched.page.set_viewport_size({"width": 390, "height": 800})
-        for page in pages:
-            watched.page.goto(f"{HTML.as_uri()}/{page}")
-            watched.page.wait_for_function(print_book.READY, timeout=30_000)
-            too_wide = watched.sideways_overflow()
-            assert too_wide <= 1, f"{page} is {too_wide} pixels wider than a phone"
-
-
-def test_every_picture_of_a_page_has_alternative_text(pages: list[str]) -> None:
-    with open_page() as watched:
-        for page in pages:
-            watched.page.goto(f"{HTML.as_uri()}/{page}")
-            silent = watched.page.eval_on_selector_all(
-                "main img", "all => all.filter(i => !(i.getAttribute('alt') || '').trim()).map(i => i.outerHTML)")
-            assert not silent, f"{page}: {silent}"
-
-
-SPHINXS_OWN = '<div role="list" class="citation-list">'  # the bibliography's markup, which is not ours
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_barrier(pages: list[str], scheme: str) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    with open_page() as watched:
-        watched.page.emulate_media(color_scheme=scheme)
-        for page in pages:
-            watched.page.goto(f"{HTML.as_uri()}/{page}")
-            found = Axe().run(watched.page, options={"resultTypes": ["violations"]}).response["violations"]
-            serious = [(v["id"], node["html"]) for v in found if v["impact"] in ("serious", "critical")
-                       for node in v["nodes"] if node["html"] != SPHINXS_OWN]
-            assert not serious, f"{page}, {scheme}: {serious}"
-
-
 def test_with_an_address_the_built_page_has_launch_buttons_and_asks_nobody(monkeypatch, tmp_path: Path) -> None:
     """A book of two pages with the course's own settings and a made-up address."""
     source = tmp_path / "src"
@@ -151,7 +217,7 @@ def test_with_an_address_the_built_page_has_launch_buttons_and_asks_nobody(monke
     (source / "index.md").write_text("# Small\n")
     (source / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- file: notebooks/ch01_a\n")
     cell = nbformat.v4.new_markdown_cell("# A")
-    page = nbformat.v4.new_notebook(cells=[cell], metadata=notebooks.METADATA)
+    page = nbformat.v4.new_notebook(cells=[cell], metadata=chapter_files.METADATA)
     nbformat.write(page, source / "notebooks" / "ch01_a.ipynb")
     monkeypatch.setattr(badges, "address", lambda root: "https://github.com/someone/distil")
     settings = badges.config(yaml.safe_load((ROOT / "book" / "_config.yml").read_text("utf-8")))
@@ -244,33 +310,21 @@ def operate(view: Locator, way: Callable[[Locator, str], Iterator[None]]) -> tup
     return len(controls), dead
 
 
-@pytest.mark.parametrize("origin", ["server", "file"])
-def test_every_explorer_and_quiz_answers_to_keyboard_and_mouse(pages: list[str], address: str, origin: str) -> None:
-    base = address if origin == "server" else HTML.as_uri()
-    operated = set()
-    with open_page() as watched:
-        watched.page.set_default_timeout(120_000)
-        for page in pages:
-            if "course-view" not in (HTML / page).read_text("utf-8"):
-                continue
-            for way in (by_keyboard, by_mouse):
-                watched.page.goto(f"{base}/{page}")
-                views = watched.page.locator(".course-view:not([data-view=picture]):has(.cv-stage)")
-                for view in [views.nth(number) for number in range(views.count())]:
-                    count, dead = operate(view, way)
-                    assert count and not dead, f"{page}, {view.get_attribute('data-view')}, {way.__name__}: {dead}"
-                    operated.add(view.get_attribute("data-view"))
-            quiz = watched.page.locator(".course-quiz")
-            if quiz.count():
-                items = quiz.locator("fieldset")
-                items.nth(0).locator("input").first.focus()
-                watched.page.keyboard.press("Space")
-                items.nth(1).locator("label").nth(1).click()
-                assert "2 of " in quiz.locator(".count").inner_text(), page
-                assert items.nth(1).locator(".why").nth(1).is_visible(), page
-            watched.check()
-    assert {"temperature", "layer_map", "projection", "attention", "augmentation", "bottleneck", "theseus",
-            "failure_lab"} <= operated
+def quiz_problem(quiz: Locator, way: Callable[[Locator, str], Iterator[None]]) -> str:
+    """Answer two questions of a quiz; an empty text if it counts both and explains the second."""
+    first, second = quiz.locator("fieldset").nth(0), quiz.locator("fieldset").nth(1)
+    if way is by_keyboard:
+        first.locator("input").first.focus()
+        quiz.page.keyboard.press("Space")
+        second.locator("input").nth(1).focus()
+        quiz.page.keyboard.press("Space")
+    else:
+        first.locator("label").first.click()
+        second.locator("label").nth(1).click()
+    said = quiz.locator(".count").inner_text()
+    if "2 of " not in said:
+        return f"after two answers it says {said!r}"
+    return "" if second.locator(".why").nth(1).is_visible() else "the explanation stays hidden"
 
 
 # --- Links -----------------------------------------------------------------------------------------------------------
@@ -282,11 +336,10 @@ HOSTS = {"arxiv.org": "the papers", "github.com": "the papers' original codes",
 
 def test_every_link_and_picture_leads_somewhere(pages: list[str]) -> None:
     """Files and anchors of the book are looked up; other hosts are not asked, but each has a reason to be linked."""
-    read = {page: BeautifulSoup((HTML / page).read_text("utf-8"), "html.parser") for page in pages}
     anchors = {page: {tag.get("id") or tag.get("name") for tag in soup.select("[id], a[name]")}
-               for page, soup in read.items()}
+               for page, soup in read(pages).items()}
     wrong = []
-    for page, soup in read.items():
+    for page, soup in read(pages).items():
         for tag in soup.select("a[href], img[src], link[href], script[src]"):
             to = tag.get("href") or tag.get("src")
             parts = urlsplit(to)

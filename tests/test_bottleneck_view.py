@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertModel
-from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone, values
+from view_pages import page_of, show_as_module, values
 
 from course_lib.methods.mobilebert_model import MobileBert, student_config
 from course_lib.notebook.views import comparable
@@ -34,6 +34,11 @@ def network(shape):
     if model.embeddings.skip_transformation:
         model.embeddings.embedding_transformation = torch.nn.Identity()
     return model
+
+
+def examples():
+    """Shown on every host and on a phone by test_every_view.py."""
+    return [bottleneck_view()]
 
 
 # ---- The numbers -----------------------------------------------------------------------------------------------------
@@ -91,10 +96,9 @@ def test_a_wrong_input_is_explained(make, says):
 # ---- The output ------------------------------------------------------------------------------------------------------
 
 
-def test_the_view_is_small_always_the_same_and_asks_for_nothing():
+def test_the_view_is_small_and_knows_the_presets():
     html = bottleneck_view()._repr_html_()
-    assert html == bottleneck_view()._repr_html_() and len(html) < 40_000
-    assert set(re.findall(r"https?://[^\s\"')]+", html)) <= {"http://www.w3.org/2000/svg"}
+    assert len(html) < 40_000
     data = json.loads(re.search(r'class="cv-data">(.*?)</script>', html, re.S)[1])
     assert [preset["name"] for preset in data["presets"]] == list(PRESETS)
 
@@ -217,17 +221,3 @@ def test_the_module_is_an_anywidget_module(watched):
     show_as_module(page, view)
     assert_same(page, PRESETS["MobileBERT"])
     watched.check()
-
-
-@pytest.mark.browser
-def test_a_phone_needs_no_sideways_scrolling(watched):
-    show_on_a_phone(watched, bottleneck_view())
-    assert watched.page.locator(".cv-scene svg").is_visible()
-    assert_fits(watched, may_scroll="svg, .cv-scroll")
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("host", HOSTS)
-def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
-    watched.page.set_content(page_of(bottleneck_view(), host=host))
-    assert_readable(watched, host)

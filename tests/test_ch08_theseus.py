@@ -10,7 +10,6 @@ from transformers import BertConfig, BertForSequenceClassification
 from course_lib.experiments import ch04_pkd as ch04
 from course_lib.experiments import ch08_theseus as lab
 from course_lib.experiments import sentences
-from course_lib.methods.theseus import first_full_step
 from course_lib.shared.batches import in_order
 from course_lib.shared.measures import accuracy, predict_logits
 
@@ -32,6 +31,10 @@ def small(monkeypatch):
         monkeypatch.setattr(module, "teacher", lambda: SimpleNamespace(model=model))
         monkeypatch.setattr(module, "examples", lambda split: rows)
     return model, rows
+
+
+def first_full_step(schedule):
+    return next(step for step in range(10_000) if schedule(step) >= 1)
 
 
 def test_the_schedules_are_those_that_the_chapter_names():

@@ -75,6 +75,78 @@ def test_realigned_verses_share_their_words_to_the_end_of_the_book():
     assert len(same) > 100 and overlap > 0.3 > 2 * np.mean([len(a & b) / len(a | b) for a, b in different]) - 0.1
 
 
+FEW = {"sentiment": 500, "topics": 440, "trec": 500}
+FEW_SIZES = {"sentiment": {"train": 6008, "validation": 739, "test": 3323, "unlabelled": 2825, "plots": 5578},
+             "topics": {"train": 5455, "validation": 609, "test": 2969},
+             "trec": {"train": 3216, "validation": 401, "test": 1759}}
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("name", FEW)
+class TestFewLabels:
+    def test_the_splits_have_the_documented_sizes(self, name):
+        for labels in (FEW[name], "all"):
+            assert {split: len(rows) for split, rows in load_data(name, labels=labels).items()} == FEW_SIZES[name]
+
+    def test_so_many_labels_are_kept_and_the_others_are_minus_100(self, name):
+        few, everything = load_data(name, labels=FEW[name]), load_data(name, labels="all")
+        assert len(data.labelled(few["train"])) == FEW[name] and min(everything["train"]["label"]) == 0
+        assert few["train"]["text"] == everything["train"]["text"]
+        true = zip(few["train"]["label"], everything["train"]["label"], strict=True)
+        assert all(label in (-100, truth) for label, truth in true)
+        for split in ("validation", "test"):
+            assert few[split]["label"] == everything[split]["label"] and min(few[split]["label"]) == 0
+
+    def test_every_class_has_as_many_labels_as_the_others_while_it_lasts(self, name):
+        there = np.bincount(load_data(name, labels="all")["train"]["label"])
+        kept = np.bincount(data.labelled(load_data(name, labels=FEW[name])["train"])["label"])
+        assert (kept <= there).all()
+        assert max(kept) - min(kept[kept < there]) <= 1, "a class that had more to give got less than another"
+
+    def test_fewer_labels_are_a_part_of_more(self, name):
+        few, more = (set(data.labelled(load_data(name, labels=n)["train"])["text"]) for n in (100, FEW[name]))
+        assert len(few) == 100 and few < more
+
+    def test_no_test_or_validation_text_stands_anywhere_else_not_even_its_beginning(self, name):
+        """By normalised text, and by the first 40 letters without punctuation."""
+        splits = load_data(name, labels=FEW[name])
+        for said in (normalise, lambda text: data.letters(text)[:40]):
+            seen = {split: {said(text) for text in rows["text"]} for split, rows in splits.items()}
+            for one, other in itertools.combinations(seen, 2):
+                assert not seen[one] & seen[other], f"{name}: {one} and {other} share a text"
+
+
+@pytest.mark.assets
+def test_unlabelled_movie_text_shares_no_forty_letters_with_any_labelled_sentence():
+    splits = load_data("sentiment", labels=500)
+    held = set().union(*(data.runs(text) for s in ("train", "validation", "test") for text in splits[s]["text"]))
+    more = [row for split in ("unlabelled", "plots") for row in splits[split]]
+    assert not [row["text"] for row in more if data.runs(row["text"]) & held]
+    assert {row["label"] for row in more} == {-100}
+    assert set(splits["unlabelled"]["source"]) == {"weak opinion", "review"}
+    assert set(splits["plots"]["source"]) == {"plot"}
+    beginnings = [data.letters(row["text"])[:40] for row in more]
+    assert len(beginnings) == len(set(beginnings))
+
+
+def test_a_copy_is_known_by_its_letters():
+    assert data.letters("It's -- a Film!") == "itsafilm"
+    assert data.runs("ab" * 20 + "!") == {"ab" * 20} and len(data.runs("ab" * 21)) == 2  # 3 runs, two of them equal
+    assert data.runs("Fine.") == {"fine"}
+
+
+@pytest.mark.parametrize(("labels", "words"), [(1, "from 2"), (7, "to 6"), (True, "whole number"), (2.0, "'all'")])
+def test_labels_that_cannot_be_chosen_are_refused(labels, words):
+    rows = [{"text": str(i), "label": i % 2} for i in range(6)]
+    with pytest.raises(ValueError, match=words):
+        data.hide_labels(rows, labels, classes=2)
+
+
+def test_labels_are_no_part_of_other_data_sets():
+    with pytest.raises(ValueError, match="sentiment, topics, trec, not with 'pairs'"):
+        load_data("pairs", labels=500)
+
+
 def test_a_local_folder_comes_through_the_same_door(tmp_path):
     rows = Dataset.from_dict({"sentence": ["one", "two"], "label": [0, 1]})
     DatasetDict(train=rows, test=rows).save_to_disk(str(tmp_path / "mine"))

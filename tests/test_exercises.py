@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import linecache
 import math
 import os
 import re
@@ -25,6 +26,7 @@ from course_lib.notebook.exercises.values import Value, equal, from_json, from_p
 
 ROOT = Path(__file__).parents[1]
 MODULES = {name: importlib.import_module(f"solutions.{name}") for name in chapter_names()}
+REFERENCE = {name: importlib.import_module(f"{ex.__name__}.reference.{name}") for name in chapter_names()}
 QUESTIONS = [q for name in chapter_names() for q in chapter(name).questions]
 EACH_QUESTION = pytest.mark.parametrize("asked", QUESTIONS, ids=lambda q: q.name)
 IN_A_CHILD = pytest.mark.skipif(sys.platform != "linux", reason="functions run in a child process on Linux only")
@@ -39,7 +41,7 @@ def own_folder(tmp_path, monkeypatch):
 
 
 def solution(name: str):
-    return MODULES[name.partition(".")[0]].SOLUTIONS[name]
+    return REFERENCE[name.partition(".")[0]].SOLUTIONS[name]
 
 
 def mistakes(name: str):
@@ -47,8 +49,10 @@ def mistakes(name: str):
 
 
 def stub_function(asked: Question):
-    scope = {"torch": torch, "F": F, "Tensor": torch.Tensor}
-    exec(asked.stub, scope)
+    """The stub as a notebook knows it: with a source that can be read."""
+    scope, name = {"torch": torch, "F": F, "Tensor": torch.Tensor}, f"<stub of {asked.name}>"
+    linecache.cache[name] = (len(asked.stub), None, asked.stub.splitlines(keepends=True), name)
+    exec(compile(asked.stub, name, "exec"), scope)
     return scope[asked.function]
 
 
@@ -82,8 +86,11 @@ class EqualTensor(torch.Tensor):
 class TestQuestions:
     @EACH_QUESTION
     def test_the_solution_gets_all_points(self, asked):
+        if asked.forecast:
+            ex.predict(asked.name, "a")
         verdict = ex.check(asked.name, solution(asked.name))
-        assert repr(verdict) == f"{asked.name}: correct ({asked.points:g} of {asked.points:g} points)"
+        assert repr(verdict).startswith(f"{asked.name}: correct ({asked.points:g} of {asked.points:g} points)")
+        assert verdict.example == () and (not verdict.message or asked.forecast)
 
     @EACH_QUESTION
     def test_the_stub_is_not_started_and_leaves_no_trace(self, asked, own_folder):
@@ -102,23 +109,34 @@ class TestQuestions:
             said[verdict.message] = name
         assert len(said) == len(asked.mistakes)
 
-    @EACH_QUESTION
+    # A lie is unmasked before a question is reached: `from_python` copies an answer with exact type checks, and only
+    # plain numbers are compared (TestValues). So three questions stand for all: their answers are a list, a tensor
+    # and a Python number. That no constant is right for any question is tested for every one of them below.
+    @pytest.mark.parametrize("name", ["ch00.q1", "ch01.q2", "ch01.q5"])
     @pytest.mark.parametrize("liar", [AlwaysEqual(), EqualTensor([1.0]), float("nan"), math.inf, None, "1", [], 1 + 1j,
                                       torch.tensor(math.nan), torch.tensor(True)],
                              ids=lambda liar: "always equal" if isinstance(liar, AlwaysEqual) else repr(liar))
-    def test_an_answer_that_does_not_depend_on_the_input_gets_nothing(self, asked, liar):
-        verdict = ex.check(asked.name, lambda *_, **__: liar)
+    def test_an_answer_that_does_not_depend_on_the_input_gets_nothing(self, name, liar):
+        verdict = ex.check(name, lambda *_, **__: liar)
         assert verdict.status == "not yet" and verdict.points == 0 and verdict.message
+
+    @EACH_QUESTION
+    def test_no_constant_answers_all_cases_of_a_question(self, asked):
+        stored = cases(asked)
+        assert any(not equal(case.expected, stored[0].expected, asked.rtol) for case in stored[1:])
 
     @EACH_QUESTION
     def test_stored_numbers_are_what_the_independent_computation_gives(self, asked):
         name = asked.name.partition(".")[0]
-        file = ROOT / "course_lib" / "exercises" / "golden" / f"{name}.json"
+        file = ROOT / "course_lib" / "notebook" / "exercises" / "golden" / f"{name}.json"
         made = json.loads(json.dumps(make_golden.golden(name)[asked.name]))
         stored = json.loads(file.read_text(encoding="utf-8"))[asked.name]
         assert len(made) == len(stored) and [c["about"] for c in made] == [c["about"] for c in stored]
         for new, old in zip(made, stored, strict=True):
-            assert new["args"] == old["args"]
+            for key, value in new["args"].items():  # another processor rounds the last bit of a softmax otherwise
+                again, before = from_json(value), from_json(old["args"][key])
+                assert again == before if isinstance(again, set) else equal(from_python(again), from_python(before),
+                                                                            rtol=1e-6)
             for key in ("expected", "gradient"):
                 a, b = (from_python(from_json(c[key]["expected"] if key == "gradient" else c[key]))
                         for c in (new, old)) if key in new else (Value("none"),) * 2
@@ -138,7 +156,7 @@ class TestQuestions:
     def test_difficulty_minutes_and_hints_are_stated(self, asked):
         assert asked.difficulty in (1, 2, 3) and 3 <= asked.minutes <= 20
         assert len(asked.hints) == 2 and all(len(h) > 20 for h in asked.hints)
-        assert "NotImplementedError" in asked.stub and f'"{asked.name}"' in asked.stub
+        assert asked.name in asked.stub and asked.repair != ("NotImplementedError" in asked.stub)
 
     def test_the_library_itself_passes_the_exercises_of_its_chapter(self):
         def soft(student_logits, teacher_logits, temperature):
@@ -193,7 +211,7 @@ class TestDiagnosis:
 
     def test_a_wrong_shape_is_named(self):
         verdict = ex.check("ch01.q1", lambda logits, temperature: solution("ch01.q1")(logits, temperature).sum(-1))
-        assert "the shape (4,), but (4, 3) was expected" in verdict.message
+        assert "the shape (), but (3,) was expected. A dimension was summed" in verdict.message
 
     def test_a_memorised_table_of_the_stored_numbers_breaks_a_property(self):
         table = {(c.call.args[0].sum().item(), c.call.args[2]): c for c in cases(question("ch01.q2"))}
@@ -456,6 +474,13 @@ class TestProgress:
         assert done.stdout == "ch01.q1: correct (2 of 2 points)\n"
 
 
+def _right_is_longest(item):
+    lengths = {option.right: 0 for option in item.options}
+    for option in item.options:
+        lengths[option.right] = max(lengths[option.right], len(option.text))
+    return lengths[True] >= lengths[False]
+
+
 class TestQuiz:
     @pytest.mark.parametrize("name", chapter_names())
     def test_every_item_has_one_right_answer_and_every_option_explains_itself(self, name):
@@ -464,8 +489,16 @@ class TestQuiz:
             assert all(len(option.why) > 15 for option in item.options)
             assert len({option.why for option in item.options}) == len(item.options)
 
-    def test_the_right_answers_are_not_all_at_one_place(self):
-        assert len({item.right for item in chapter("ch01").quiz}) >= 3
+    @pytest.mark.parametrize("name", chapter_names())
+    def test_neither_the_place_nor_the_length_gives_the_right_answer_away(self, name):
+        quiz = chapter(name).quiz
+        assert len({item.right for item in quiz}) >= 3
+        longest = [item for item in quiz if _right_is_longest(item)]
+        assert len(longest) <= len(quiz) / 3, [item.ask for item in longest]
+
+    def test_over_all_quizzes_the_right_option_is_the_longest_in_at_most_a_third(self):
+        items = [item for name in chapter_names() for item in chapter(name).quiz]
+        assert sum(map(_right_is_longest, items)) <= len(items) / 3
 
     @pytest.mark.parametrize("name", chapter_names())
     def test_the_page_holds_everything_it_needs(self, name):
@@ -492,9 +525,10 @@ class TestQuiz:
         ("ch01.quiz1", "", "none of them"), ("ch01.quiz", "abc", "one letter for each of the 8"),
         ("ch77.quiz1", "a", "no chapter"),
     ])
-    def test_an_answer_to_nothing_is_refused(self, name, choice, words):
-        with pytest.raises(ValueError, match=words):
-            ex.answer(name, choice)
+    def test_an_answer_to_nothing_gets_a_sentence(self, name, choice, words, own_folder):
+        said = repr(ex.answer(name, choice))
+        assert words in said and "Nothing was changed." in said
+        assert list(own_folder.iterdir()) == []
 
     def test_as_text_it_can_be_read_without_a_browser(self):
         text = repr(ex.quiz("ch01"))
@@ -538,9 +572,192 @@ class TestPoll:
         assert repr(ex.recall("ch01")) == repr(ex.recall("ch01"))
         assert list(own_folder.iterdir()) == []
 
-    def test_a_letter_that_is_not_offered_is_refused(self):
-        with pytest.raises(ValueError, match="a, b, c, d, e"):
-            ex.predict("ch01", "z")
+    def test_a_letter_that_is_not_offered_gets_a_sentence_and_changes_nothing(self, own_folder):
+        assert "The answers are a, b, c, d, e; 'z' is none of them." in repr(ex.predict("ch01", "z"))
+        assert list(own_folder.iterdir()) == []
+        with pytest.raises(ValueError, match="a, b, c, d, e"):  # the course itself must not measure an unknown letter
+            ex.recall("ch01", "z")
+
+
+class TestExample:
+    """A failed check shows one small input, what the function made of it, and what was expected."""
+
+    def test_the_smallest_input_is_shown_with_yours_and_expected(self):
+        verdict = ex.check("ch01.q1", mistakes("ch01.q1")["multiplied"])
+        assert dict(verdict.example) == {"with": "logits = [2, 1, 0], temperature = 2",
+                                         "yours": "[0.8668, 0.1173, 0.01588]", "expected": "[0.5065, 0.3072, 0.1863]"}
+        assert all(text in repr(verdict) and text in verdict._repr_html_() for row in verdict.example for text in row)
+
+    def test_an_exception_shows_the_input_too(self):
+        assert dict(ex.check("ch01.q1", lambda logits, temperature: logits.nothing).example)["yours"] == "(it stops)"
+
+    def test_a_wrong_gradient_is_shown_beside_the_right_one(self):
+        right = solution("ch01.q2")
+        rows = dict(ex.check("ch01.q2", lambda s, t, temperature: right(s.detach(), t, temperature)).example)
+        assert rows["your gradient"] == "no gradient" and rows["expected"].startswith("[[")
+
+    def test_a_broken_property_shows_its_own_calls(self):
+        table = {str(c.call.args): c.expected for c in cases(question("ch03.q5"))}
+
+        def memory(position_embeddings, token_type_embeddings):
+            known = table.get(str((position_embeddings, token_type_embeddings)))
+            return torch.tensor(known.items).reshape(known.shape) if known else position_embeddings + 1
+
+        verdict = ex.check("ch03.q5", memory)
+        assert verdict.message == question("ch03.q5").properties[0].otherwise
+        assert [label for label, _ in verdict.example] == ["with", "yours"]
+
+    def test_a_large_input_is_named_and_not_printed(self):
+        verdict = ex.check("ch07.q2", lambda student_scores, teacher_scores, mask: torch.tensor(0.0))
+        assert len(dict(verdict.example)["with"]) < 80
+
+    def test_nothing_is_shown_that_belongs_to_hidden_tests(self):
+        """A grader's verdict is made by `assess` alone: it must not carry the hidden numbers to the student."""
+        from course_lib.notebook.exercises.checking import all_calls, assess
+
+        asked = question("ch01.q1")
+        stored = cases(asked)
+        wrong = mistakes("ch01.q1")["multiplied"]
+        verdict = assess(asked, stored, guard.run(wrong, all_calls(asked, [case.call for case in stored]), 5))
+        assert verdict.status == "not yet" and verdict.example == ()
+
+
+class TestSolution:
+    def tries(self, number):
+        for _ in range(number):
+            ex.check("ch01.q4", mistakes("ch01.q4")["no_mask"])
+
+    def test_it_stays_closed_until_both_hints_and_three_tries(self):
+        self.tries(3)
+        ex.hint("ch01.q4")
+        said = repr(ex.solution("ch01.q4"))
+        assert "So far: 1 of 2 hints, 3 of 3 tries." in said and "no points, only honesty" in said
+        assert "def " not in said
+        ex.hint("ch01.q4")
+        opened = repr(ex.solution("ch01.q4"))
+        assert "def token_loss" in opened and "It costs no points, only honesty" in opened
+
+    def test_two_tries_are_not_enough(self):
+        self.tries(2)
+        ex.hint("ch01.q4"), ex.hint("ch01.q4")
+        assert "2 of 3 tries" in repr(ex.solution("ch01.q4"))
+
+    def test_a_pass_opens_it_and_takes_no_points(self):
+        ex.check("ch01.q4", solution("ch01.q4"))
+        assert "Yours passed too" in repr(ex.solution("ch01.q4")) and "3 of 20" in repr(ex.progress())
+
+    def test_a_class_can_switch_it_off(self, monkeypatch):
+        ex.check("ch01.q4", solution("ch01.q4"))
+        monkeypatch.setenv("COURSE_SOLUTIONS", "off")
+        assert "switched the solutions off" in repr(ex.solution("ch01.q4"))
+        with pytest.raises(ImportError, match="switched off here"):
+            importlib.reload(importlib.import_module(f"{ex.__name__}.reference"))
+
+    @EACH_QUESTION
+    def test_the_text_that_is_shown_passes_with_the_other_answers_of_the_chapter(self, asked):
+        from course_lib.notebook.exercises.solving import source
+
+        name = f"<shown {asked.name}>"
+        scope = {"torch": torch, "F": F, "Tensor": torch.Tensor}
+        for other in chapter(asked.name.partition(".")[0]).questions:
+            if f"# {other.function} is the answer to {other.name}." in source(asked):
+                scope[other.function] = solution(other.name)
+        exec(compile(source(asked), name, "exec"), scope)
+        if asked.forecast:
+            ex.predict(asked.name, "a")
+        assert ex.check(asked.name, scope[asked.function]).status == "correct"
+
+    def test_it_is_highlighted_with_inline_styles_and_can_be_copied(self):
+        ex.check("ch01.q1", solution("ch01.q1"))
+        page = ex.solution("ch01.q1")._repr_html_()
+        assert "<span style=" in page and "data-copy" in page and "class=\"k\"" not in page
+
+    def test_an_unknown_exercise_names_the_ones_there_are(self):
+        with pytest.raises(ValueError, match=r"ch01\.q1, ch01\.q2"):
+            ex.solution("ch01.q9")
+
+
+class TestPassed:
+    @pytest.fixture(autouse=True)
+    def fresh_kernel(self, monkeypatch):
+        from course_lib.notebook.exercises import solving
+
+        monkeypatch.setattr(solving, "_passed", {})
+
+    def test_the_run_takes_the_function_that_passed(self):
+        def soft_loss(student_logits, teacher_logits, temperature):
+            soft_loss.calls += 1
+            return solution("ch01.q2")(student_logits, teacher_logits, temperature)
+
+        soft_loss.calls = 0
+        ex.check("ch01.q2", soft_loss)
+        mine = ex.passed("ch01.q2", instead=lambda *_: pytest.fail("the learner's own function is there"))
+        before = soft_loss.calls
+        mine(torch.zeros(1, 2), torch.ones(1, 2), 2.0)
+        assert mine and soft_loss.calls == before + 1 and "runs with your soft_loss" in repr(mine)
+
+    def test_before_a_pass_the_stand_in_runs_and_says_so(self):
+        ex.check("ch01.q2", mistakes("ch01.q2")["no_t2"])
+        mine = ex.passed("ch01.q2", instead=lambda a, b: a + b)
+        assert not mine and mine(1, 2) == 3 and "the course's own function" in repr(mine)
+
+    def test_without_a_stand_in_a_call_says_what_to_do(self):
+        with pytest.raises(RuntimeError, match=r"solve it, run check\(\"ch01.q2\", soft_loss\)"):
+            ex.passed("ch01.q2")()
+
+    def test_chapter_1_trains_with_a_function_of_the_same_signature(self):
+        import inspect
+
+        mine = list(inspect.signature(stub_function(question("ch01.q3"))).parameters)
+        theirs = inspect.signature(hinton.distillation_loss).parameters
+        assert [name for name in theirs if name in mine] == mine and 'instead=hinton.distillation_loss' in (
+            ROOT / "notebooks" / "ch01_hinton.md").read_text(encoding="utf-8")
+
+
+class TestForecast:
+    """Change an experiment and predict: the points wait for the prediction, right or wrong."""
+
+    def test_a_right_function_waits_for_the_prediction(self):
+        right = solution("ch02.q6")
+        said = ex.check("ch02.q6", right)
+        assert (said.status, said.points) == ("not yet", 0) and 'predict("ch02.q6")' in said.message
+        ex.predict("ch02.q6", "a")
+        said = ex.check("ch02.q6", right)
+        assert said.points == 3 and "does not fit" in said.message and "measurement says c)" in said.message
+        ex.predict("ch02.q6", "c")
+        assert "Your prediction fits." in ex.check("ch02.q6", right).message
+
+    def test_the_experiment_runs_with_the_learners_function(self):
+        letter, because = question("ch02.q6").forecast.experiment(lambda s, t: 2 * (s - t) / len(s))
+        assert letter == "a" and "with your gradient it agrees after" in because
+
+    def test_a_letter_that_is_not_on_offer_changes_nothing(self):
+        assert "a, b, c; 'd' is none" in repr(ex.predict("ch02.q6", "d"))
+        assert ex.check("ch02.q6", solution("ch02.q6")).points == 0
+
+    def test_an_exercise_without_a_forecast_says_so(self):
+        with pytest.raises(ValueError, match=r"ch01\.q1 asks for no prediction"):
+            ex.predict("ch01.q1")
+
+
+class TestRepair:
+    """A stub that runs, and is wrong: untouched it counts as not started, and its own bug has a sentence."""
+
+    def test_the_stub_itself_is_not_a_try(self, own_folder):
+        verdict = ex.check("ch03.q5", stub_function(question("ch03.q5")))
+        assert verdict.status == "not started" and "still the function with the bug" in verdict.message
+        assert list(own_folder.iterdir()) == []
+
+    def test_a_comment_repairs_nothing(self):
+        stub = question("ch03.q5").stub.replace("this is the published script; repair it", "done")
+        name = "<commented>"
+        linecache.cache[name] = (len(stub), None, stub.splitlines(keepends=True), name)
+        scope = {"Tensor": torch.Tensor}
+        exec(compile(stub, name, "exec"), scope)
+        assert ex.check("ch03.q5", scope["fold_token_types"]).status == "not started"
+
+    def test_another_wrong_function_is_a_try(self):
+        assert "The last type is added" in ex.check("ch03.q5", mistakes("ch03.q5")["last_type"]).message
 
 
 class TestValues:
@@ -586,7 +803,11 @@ class TestChapters:
             assert any(asked.stub.strip() in cell for cell in cells), f"{files[0].name}: the stub of {asked.name}"
             line = f'check("{asked.name}", {asked.function})'
             assert any(line in cell for cell in cells), f"{files[0].name}: {line} is missing"
-        for call in (f'quiz("{name}")', f'answer("{name}.quiz", "{"-" * len(chapter(name).quiz)}")'):
+            if asked.forecast:
+                place = next(i for i, cell in enumerate(cells) if f'predict("{asked.name}")' in cell)
+                assert place < next(i for i, cell in enumerate(cells) if line in cell), "the prediction comes first"
+        points = "progress()" if name == "ch00" else f'progress("{name}")'  # chapter 0 shows the whole course
+        for call in (f'predict("{name}")', f'recall("{name}"', f'quiz("{name}")', points):
             assert any(call in cell for cell in cells), f"{files[0].name}: {call} is missing"
 
     @EACH_QUESTION

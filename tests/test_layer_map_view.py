@@ -7,7 +7,7 @@ from itertools import pairwise, product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_on_a_phone
+from view_pages import page_of, show_on_a_phone
 
 from course_lib.methods import pkd
 from course_lib.notebook.views import comparable
@@ -15,6 +15,12 @@ from course_lib.notebook.views.layer_map import KINDS, PRESETS, layer_map_number
 from course_lib.shared import layer_maps
 
 DEPTHS = list(product(range(1, 13), repeat=2))
+
+
+def examples():
+    """Shown on every host and on a phone by test_every_view.py."""
+    return [layer_map_view(3, 6, "uniform"), layer_map_view(6, 12, "uniform"),
+            layer_map_view(5, 12, "uniform")]  # the last one is impossible
 
 
 # ---- The numbers -----------------------------------------------------------------------------------------------------
@@ -275,19 +281,10 @@ def test_two_editors_on_one_page_live_apart_and_a_late_script_draws(watched):
 
 
 @pytest.mark.browser
-def test_a_phone_needs_no_sideways_scrolling_and_nodes_do_not_touch(watched):
+def test_nodes_do_not_touch_on_a_phone(watched):
     show_on_a_phone(watched, layer_map_view(6, 12, "uniform"))
-    assert_fits(watched)
     boxes = watched.page.eval_on_selector_all("[data-teacher]", """all => all.map(e => e.getBoundingClientRect())
         .map(box => [box.left, box.right])""")
     assert all(right <= left for (_, right), (left, _) in pairwise(boxes))
     assert boxes[-1][1] <= 360
     watched.check()
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("host", HOSTS)
-def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
-    possible, impossible = layer_map_view(3, 6, "uniform"), layer_map_view(5, 12, "uniform")
-    watched.page.set_content(page_of(possible, impossible, host=host))
-    assert_readable(watched, host)

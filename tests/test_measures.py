@@ -10,6 +10,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from course_lib.shared import clock, seeds
 from course_lib.shared import measures as m
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 0.5], [0.0, 0.1, 0.2]])
@@ -210,7 +211,7 @@ class TestLatency:
                     x = (x @ self.weight) / 160
                 return x
 
-        result = m.latency_ratio(Slow(2), Slow(80), batches(1)[0], repeats=7)
+        result = clock.latency_ratio(Slow(2), Slow(80), batches(1)[0], repeats=7)
         low, high = result.ratio_quartiles
         assert 0 < low <= result.ratio <= high < 0.7
         assert result.threads == torch.get_num_threads() and f"{result.threads} thread" in str(result)
@@ -227,19 +228,19 @@ class TestLatency:
                 calls.append(self.name)
                 return torch.zeros(1, 2)
 
-        m.latency_ratio(Named("s"), Named("t"), batches(1)[0], repeats=4)
+        clock.latency_ratio(Named("s"), Named("t"), batches(1)[0], repeats=4)
         assert "".join(calls) == "stst" + "st" + "ts" + "st" + "ts"
 
     def test_refuses_too_few_repeats(self):
         with pytest.raises(ValueError, match="spread"):
-            m.latency_ratio(tiny(), tiny(), batches(1)[0], repeats=2)
+            clock.latency_ratio(tiny(), tiny(), batches(1)[0], repeats=2)
 
 
 class TestSeeds:
     def test_equals_scipy(self):
         values = [0.81, 0.79, 0.83, 0.80, 0.82]
         low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
-        result = m.mean_and_interval(values)
+        result = seeds.mean_and_interval(values)
         assert (result.mean, result.sd) == (pytest.approx(0.81), pytest.approx(np.std(values, ddof=1)))
         assert (result.low, result.high) == (pytest.approx(low), pytest.approx(high))
 
@@ -251,21 +252,21 @@ class TestSeeds:
         ([0.3, 0.3], [0.3, 0.3], "no difference shown"),
     ])
     def test_the_verdict_follows_the_interval(self, ours, baseline, verdict):
-        assert m.paired_difference(ours, baseline).verdict == verdict
+        assert seeds.paired_difference(ours, baseline).verdict == verdict
 
     def test_pairing_removes_the_luck_of_the_seed(self):
         luck = [0.0, 0.1, 0.2, 0.3, 0.4]
         ours = [0.52 + v + e for v, e in zip(luck, [0.001, -0.001, 0, 0.002, -0.002], strict=True)]
-        assert m.paired_difference(ours, [0.5 + v for v in luck]).verdict == "better"
+        assert seeds.paired_difference(ours, [0.5 + v for v in luck]).verdict == "better"
 
     @pytest.mark.parametrize(("values", "words"), [([0.8], "two seeds"), ([0.8, math.nan], "NaN")])
     def test_refuses_what_has_no_interval(self, values, words):
         with pytest.raises(ValueError, match=words):
-            m.mean_and_interval(values)
+            seeds.mean_and_interval(values)
 
     def test_refuses_unequal_lists(self):
         with pytest.raises(ValueError, match="cannot be paired"):
-            m.paired_difference([0.1, 0.2], [0.1, 0.2, 0.3])
+            seeds.paired_difference([0.1, 0.2], [0.1, 0.2, 0.3])
 
 
 class TestGradientShares:

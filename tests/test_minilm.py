@@ -20,7 +20,7 @@ def test_v1_equals_the_reference_in_value_and_gradient():
     truth = oracle(V1)
     q, k, v = (truth.leaf(name) for name in ("q_S", "k_S", "v_S"))
     given = truth.inputs
-    attention = minilm.attention_transfer(q, k, given["q_T"], given["k_T"], given["attention_mask"])
+    attention = minilm.attention_relation_transfer(q, k, given["q_T"], given["k_T"], given["attention_mask"])
     relation = minilm.value_relation_transfer(v, given["v_T"], given["attention_mask"])
     truth.check("loss_at", attention)
     truth.check("loss_vr", relation)
@@ -33,7 +33,8 @@ def test_v1_equals_the_reference_in_value_and_gradient():
 def test_v1_equals_the_reference_under_the_other_averages(average, suffix):
     truth = oracle(V1)
     q, k, v, mask = (truth.inputs[name] for name in ("q_S", "k_S", "v_S", "attention_mask"))
-    attention = minilm.attention_transfer(q, k, truth.inputs["q_T"], truth.inputs["k_T"], mask, average=average)
+    attention = minilm.attention_relation_transfer(q, k, truth.inputs["q_T"], truth.inputs["k_T"], mask,
+                                                   average=average)
     truth.check(f"loss_at_{suffix}", attention)
     truth.check(f"loss_vr_{suffix}",
                 minilm.value_relation_transfer(v, truth.inputs["v_T"], mask, average=average))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import nbformat
@@ -18,12 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import badges  # noqa: E402
+import chapter_files  # noqa: E402
+import chapter_lint  # noqa: E402
 import contents  # noqa: E402
+import freshness  # noqa: E402
 
 import notebooks  # noqa: E402
 
-comparison = notebooks.comparison()
-CHAPTERS = [path for path in notebooks.sources([]) if path.stem.startswith(("ch", "lab"))]
+comparison = chapter_lint.comparison()
+CHAPTERS = [path for path in chapter_files.sources([]) if path.stem.startswith(("ch", "lab"))]
 HEAD = "---\nkernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n\n"
 
 
@@ -116,8 +121,8 @@ def build_in(folder: Path, name: str, text: str) -> Path:
     """Write, run and store a chapter, with the course's own conftest beside it."""
     (folder / f"{name}.md").write_text(text)
     shutil.copy(ROOT / "notebooks" / "conftest.py", folder)
-    notebook = notebooks.execute(notebooks.read_source(folder / f"{name}.md"), folder)
-    notebooks.write(notebook, folder / f"{name}.ipynb")
+    notebook = notebooks.execute(chapter_files.read_source(folder / f"{name}.md"), folder)
+    chapter_files.write(notebook, folder / f"{name}.ipynb")
     return folder / f"{name}.ipynb"
 
 
@@ -161,17 +166,17 @@ def test_a_wrong_loss_turns_the_notebook_red_at_the_cell_that_shows_it(tmp_path:
 @pytest.mark.assets
 def test_chapter_1_turns_red_when_its_loss_forgets_t_squared(tmp_path: Path) -> None:
     """The chapter as committed, up to the first cell that shows the soft loss; the trainings after it are left out."""
-    stored = notebooks.FOLDER / "ch01_hinton.ipynb"
+    stored = chapter_files.FOLDER / "ch01_hinton.ipynb"
     if not stored.exists():
         pytest.skip("chapter 1 has not been built yet: make notebooks")
     chapter = nbformat.read(stored, as_version=4)
     shows = [number for number, cell in enumerate(chapter.cells)
-             if "soft_target_loss(" in cell.source and notebooks.is_compared(cell)]
+             if "soft_target_loss(" in cell.source and chapter_lint.is_compared(cell)]
     assert shows, "no compared cell of chapter 1 calls soft_target_loss"
     chapter.cells = chapter.cells[:shows[0] + 1]
     code_number = sum(cell.cell_type == "code" for cell in chapter.cells) - 1
     shutil.copy(ROOT / "notebooks" / "conftest.py", tmp_path)
-    notebooks.write(chapter, tmp_path / "ch01.ipynb")
+    chapter_files.write(chapter, tmp_path / "ch01.ipynb")
     status, said = nbval(tmp_path / "ch01.ipynb")
     assert status == 0, said
     status, said = nbval(tmp_path / "ch01.ipynb", startup=WRONG_LOSS)
@@ -197,7 +202,7 @@ def test_nbval_applies_tags_and_ignores_stderr_bars_and_pictures(tmp_path: Path)
 
 @pytest.mark.slow
 def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
-    text = source(notebooks.setup_cell(), "from tqdm.auto import tqdm\nfor _ in tqdm(range(3)): print(object())",
+    text = source(chapter_files.setup_cell(), "from tqdm.auto import tqdm\nfor _ in tqdm(range(3)): print(object())",
                   "import ipywidgets\nslider = ipywidgets.IntSlider(description='T'); slider",
                   "print('a'); print('b')\nimport sys; print('c', file=sys.stderr)", "object()", "object()")
     first = build_in(tmp_path, "twice", text).read_bytes()
@@ -207,13 +212,35 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
     assert b"it/s" not in first and b"0x7f" not in first and b'"name": "stderr"' not in first
     assert "execution" not in stored.cells[0].metadata
     assert stored.cells[0].id == "setup" and len({cell.id for cell in stored.cells}) == len(stored.cells)
-    assert notebooks.lint(stored, notebooks.setup_cell()) == []
+    assert chapter_lint.lint(stored, chapter_files.setup_cell()) == []
+
+
+def test_two_chapters_run_at_a_time_and_a_broken_one_does_not_stop_the_other(monkeypatch, tmp_path, capsys) -> None:
+    """Each waits for the other one: one after the other, both would break."""
+    meet = threading.Barrier(2, timeout=60)
+
+    def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+        meet.wait()
+        if "1 / 0" in notebook.cells[0].source:
+            raise ZeroDivisionError("division by zero")
+        return notebook
+
+    for name, code in (("ch01_whole", "1 / 1"), ("ch02_broken", "1 / 0")):
+        (tmp_path / f"{name}.md").write_text(source(code))
+    monkeypatch.setattr(chapter_files, "FOLDER", tmp_path)
+    monkeypatch.setattr(notebooks, "execute", execute)
+    monkeypatch.setattr(notebooks.os, "cpu_count", lambda: 2)
+    assert notebooks.build([], everything=False) == 1
+    said = capsys.readouterr()
+    assert "ch01_whole: written" in said.out and "ch02_broken: NOT written\ndivision by zero" in said.err
+    assert chapter_files.why_stale(tmp_path / "ch01_whole.md") == ""
+    assert not (tmp_path / "ch02_broken.ipynb").exists()
 
 
 def test_a_cell_that_moves_keeps_its_id(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text(source("x = 1", "y = 2"))
     (tmp_path / "b.md").write_text(source("z = 0", "y = 2", "x = 1"))
-    first, second = (notebooks.read_source(tmp_path / name) for name in ("a.md", "b.md"))
+    first, second = (chapter_files.read_source(tmp_path / name) for name in ("a.md", "b.md"))
     assert {first.cells[0].id, first.cells[1].id} < {cell.id for cell in second.cells}
 
 
@@ -223,7 +250,7 @@ def test_an_error_behind_a_widget_stops_the_build() -> None:
     notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": state}}
     with pytest.raises(RuntimeError, match="KeyError: 'T'"):
         notebooks.canonical_ids(notebook)
-    assert any("KeyError" in problem for problem in notebooks.lint(notebook, notebooks.setup_cell()))
+    assert any("KeyError" in problem for problem in chapter_lint.lint(notebook, chapter_files.setup_cell()))
 
 
 def test_a_traceback_in_stderr_stops_the_build() -> None:
@@ -239,40 +266,40 @@ def test_a_traceback_in_stderr_stops_the_build() -> None:
 def pair(tmp_path: Path) -> Path:
     path = tmp_path / "ch99_pair.md"
     path.write_text(HEAD + "# Title\n\n" + source("x = 1", ":tags: [hide-input]\n\nx").removeprefix(HEAD))
-    notebooks.write(notebooks.read_source(path), path.with_suffix(".ipynb"))
+    chapter_files.write(chapter_files.read_source(path), path.with_suffix(".ipynb"))
     return path
 
 
 def test_a_fresh_pair_agrees(pair: Path) -> None:
-    assert notebooks.drift(pair) == ""
+    assert chapter_files.drift(pair) == ""
 
 
 @pytest.mark.parametrize(("old", "new"), [("x = 1", "x = 2"), ("# Title", "# Other"), ("hide-input", "hide-output")])
 def test_a_change_in_the_text_alone_is_drift(pair: Path, old: str, new: str) -> None:
     pair.write_text(pair.read_text().replace(old, new))
-    assert "differs" in notebooks.drift(pair)
+    assert "differs" in chapter_files.drift(pair)
 
 
 def test_a_change_in_the_notebook_alone_is_drift(pair: Path) -> None:
     notebook = nbformat.read(pair.with_suffix(".ipynb"), as_version=4)
     notebook.cells.append(new_markdown_cell("more"))
-    notebooks.write(notebook, pair.with_suffix(".ipynb"))
-    assert "run `make notebooks`" in notebooks.drift(pair)
+    chapter_files.write(notebook, pair.with_suffix(".ipynb"))
+    assert "run `make notebooks`" in chapter_files.drift(pair)
 
 
 def test_a_missing_notebook_is_drift(pair: Path) -> None:
     pair.with_suffix(".ipynb").unlink()
-    assert "is missing" in notebooks.drift(pair)
+    assert "is missing" in chapter_files.drift(pair)
 
 
 def sound(*extra) -> nbformat.NotebookNode:
     shown = [new_code_cell(f"{n}", execution_count=n, outputs=[new_output("execute_result", {"text/plain": f"{n}"})])
              for n in range(5)]
-    return new_notebook(cells=[new_code_cell(notebooks.setup_cell()), *shown, *extra])
+    return new_notebook(cells=[new_code_cell(chapter_files.setup_cell()), *shown, *extra])
 
 
 def test_a_sound_chapter_has_no_finding() -> None:
-    assert notebooks.lint(sound(), notebooks.setup_cell()) == []
+    assert chapter_lint.lint(sound(), chapter_files.setup_cell()) == []
 
 
 def _shows(data: dict) -> nbformat.NotebookNode:
@@ -282,7 +309,7 @@ def _shows(data: dict) -> nbformat.NotebookNode:
 @pytest.mark.parametrize(("notebook", "finding"), [
     (new_notebook(cells=sound().cells[:5]), "only 4 cells"),
     (new_notebook(cells=sound().cells[1:]), "setup cell"),
-    (new_notebook(cells=[new_code_cell(notebooks.setup_cell() + "\n"), *sound().cells[1:]]), "setup cell"),
+    (new_notebook(cells=[new_code_cell(chapter_files.setup_cell() + "\n"), *sound().cells[1:]]), "setup cell"),
     (sound(*[new_code_cell("\n".join("abcdefghi")) for _ in range(7)]), "median"),
     (sound(new_code_cell("x\n" * 26)), "exceed 25 lines"),
     (sound(new_code_cell("1/0", outputs=[new_output("error", ename="ZeroDivisionError", evalue="", traceback=[])])),
@@ -295,27 +322,27 @@ def _shows(data: dict) -> nbformat.NotebookNode:
     (sound(new_code_cell("1", metadata={"tags": ["tolerance-2"]})), "'tolerance-2' is no tolerance"),
 ])
 def test_the_lint_names_what_is_wrong(notebook: nbformat.NotebookNode, finding: str) -> None:
-    assert any(finding in problem for problem in notebooks.lint(notebook, notebooks.setup_cell()))
+    assert any(finding in problem for problem in chapter_lint.lint(notebook, chapter_files.setup_cell()))
 
 
 def test_cells_that_are_not_compared_do_not_count() -> None:
     shown = [new_output("execute_result", {"text/plain": "1"})]
-    assert notebooks.is_compared(new_code_cell("1", outputs=shown))
+    assert chapter_lint.is_compared(new_code_cell("1", outputs=shown))
     for tag in ("nbval-ignore-output", "nbval-skip"):
-        assert not notebooks.is_compared(new_code_cell("1", outputs=shown, metadata={"tags": [tag]}))
-    assert not notebooks.is_compared(new_code_cell("x = 1"))
-    assert not notebooks.is_compared(new_code_cell("f", outputs=[
+        assert not chapter_lint.is_compared(new_code_cell("1", outputs=shown, metadata={"tags": [tag]}))
+    assert not chapter_lint.is_compared(new_code_cell("x = 1"))
+    assert not chapter_lint.is_compared(new_code_cell("f", outputs=[
         new_output("display_data", {"text/plain": "<Figure size 1x1>", "image/png": "A"})]))
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_every_chapter_is_a_sound_pair(path: Path) -> None:
-    assert notebooks.drift(path) == ""
-    assert notebooks.lint(nbformat.read(path.with_suffix(".ipynb"), as_version=4), notebooks.setup_cell()) == []
+    assert chapter_files.drift(path) == ""
+    assert chapter_lint.lint(nbformat.read(path.with_suffix(".ipynb"), as_version=4), chapter_files.setup_cell()) == []
 
 
 def test_the_contents_page_links_every_chapter() -> None:
-    page = (notebooks.FOLDER / "contents.md").read_text()
+    page = (chapter_files.FOLDER / "contents.md").read_text()
     assert [path.stem for path in CHAPTERS if f"({path.stem}.ipynb)" not in page] == []
 
 
@@ -370,31 +397,31 @@ def test_a_chapter_without_a_row_is_refused(tables: Path) -> None:
 def test_changed_prose_reaches_the_notebook_and_the_outputs_stay(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text(HEAD + "# Old\n\n" + source("1 + 1").removeprefix(HEAD))
-    notebook = notebooks.read_source(path)
+    notebook = chapter_files.read_source(path)
     notebook.cells[1].outputs = [new_output("execute_result", {"text/plain": "2"}, execution_count=1)]
-    notebooks.write(notebook, path.with_suffix(".ipynb"))
+    chapter_files.write(notebook, path.with_suffix(".ipynb"))
     path.write_text(path.read_text().replace("# Old", "# New"))
-    notebooks.carry_text(path)
+    chapter_files.carry_text(path)
     stored = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
     assert stored.cells[0].source == "# New" and stored.cells[1].outputs[0].data["text/plain"] == "2"
     path.write_text(path.read_text().replace("1 + 1", "1 + 2"))
-    notebooks.carry_text(path)
-    assert "differs" in notebooks.drift(path), "code that changed must be run"
+    chapter_files.carry_text(path)
+    assert "differs" in chapter_files.drift(path), "code that changed must be run"
 
 
 # --- Freshness -------------------------------------------------------------------------------------------------------
 
 
 def test_a_notebook_is_stale_when_its_text_changes_and_not_when_its_address_does(pair: Path) -> None:
-    pair.write_text(source(notebooks.setup_cell(), "x = 1"))
-    notebook = notebooks.read_source(pair)
-    notebook.metadata["course"] = notebooks.fingerprint(pair)
-    notebooks.write(notebook, pair.with_suffix(".ipynb"))
-    assert notebooks.why_stale(pair) == ""
-    pair.write_text(source(notebooks.setup_cell().replace("assert", "assert  "), "x = 1"))
-    assert notebooks.why_stale(pair) == ""
-    pair.write_text(source(notebooks.setup_cell(), "x = 2"))
-    assert notebooks.why_stale(pair) == "chapter changed"
+    pair.write_text(source(chapter_files.setup_cell(), "x = 1"))
+    notebook = chapter_files.read_source(pair)
+    notebook.metadata["course"] = chapter_files.fingerprint(pair)
+    chapter_files.write(notebook, pair.with_suffix(".ipynb"))
+    assert chapter_files.why_stale(pair) == ""
+    pair.write_text(source(chapter_files.setup_cell().replace("In Colab", "On Colab"), "x = 1"))
+    assert chapter_files.why_stale(pair) == ""
+    pair.write_text(source(chapter_files.setup_cell(), "x = 2"))
+    assert chapter_files.why_stale(pair) == "chapter changed"
 
 
 @pytest.fixture
@@ -424,9 +451,9 @@ def course(tmp_path: Path) -> Path:
     chapter.write_text(source("%matplotlib inline\nfrom course_lib.notebook.views.slide import f",
                               "from course_lib.experiments import records", 'records.load("ch01")',
                               "from course_lib.notebook.exercises import check", 'check("ch01.q1")'))
-    notebook = notebooks.read_source(chapter)
-    notebook.metadata["course"] = notebooks.fingerprint(chapter, tmp_path)
-    notebooks.write(notebook, chapter.with_suffix(".ipynb"))
+    notebook = chapter_files.read_source(chapter)
+    notebook.metadata["course"] = chapter_files.fingerprint(chapter, tmp_path)
+    chapter_files.write(notebook, chapter.with_suffix(".ipynb"))
     return tmp_path
 
 
@@ -437,9 +464,9 @@ def course(tmp_path: Path) -> Path:
     "course_lib/notebook/exercises/golden/ch01.json", "data/assets.toml", "data/results/ch01.json"])
 def test_a_chapter_is_stale_when_something_changes_that_it_reads(course: Path, name: str) -> None:
     chapter = course / "ch01_made_up.md"
-    assert notebooks.why_stale(chapter, course) == ""
+    assert chapter_files.why_stale(chapter, course) == ""
     (course / name).write_text((course / name).read_text() + "\n ")
-    assert notebooks.why_stale(chapter, course) == f"{name} changed"
+    assert chapter_files.why_stale(chapter, course) == f"{name} changed"
 
 
 @pytest.mark.parametrize("name", [
@@ -447,35 +474,35 @@ def test_a_chapter_is_stale_when_something_changes_that_it_reads(course: Path, n
     "data/results/ch02.json", "data/other.txt"])
 def test_a_chapter_stays_fresh_when_something_else_changes(course: Path, name: str) -> None:
     (course / name).write_text("7")
-    assert notebooks.why_stale(course / "ch01_made_up.md", course) == ""
+    assert chapter_files.why_stale(course / "ch01_made_up.md", course) == ""
 
 
 def test_versions_of_what_a_chapter_can_see_count_and_those_of_tools_do_not(course: Path) -> None:
     (course / "constraints.txt").write_text("ruff==2\ntorch==2.0\n")
-    assert notebooks.why_stale(course / "ch01_made_up.md", course) == ""
+    assert chapter_files.why_stale(course / "ch01_made_up.md", course) == ""
     (course / "constraints.txt").write_text("ruff==2\ntorch==2.1\n")
-    assert notebooks.why_stale(course / "ch01_made_up.md", course) == "versions changed"
+    assert chapter_files.why_stale(course / "ch01_made_up.md", course) == "versions changed"
 
 
 def test_a_file_that_came_or_went_makes_a_chapter_stale_and_a_long_list_is_cut(course: Path) -> None:
     (course / "course_lib/notebook/views/slide.css").write_text("")
-    assert notebooks.why_stale(course / "ch01_made_up.md", course) == "course_lib/notebook/views/slide.css changed"
+    assert chapter_files.why_stale(course / "ch01_made_up.md", course) == "course_lib/notebook/views/slide.css changed"
     (course / "course_lib/notebook/views/slide.py").write_text("")  # now nothing leads to deep.py
-    assert notebooks.why_stale(course / "ch01_made_up.md", course) == (
+    assert chapter_files.why_stale(course / "ch01_made_up.md", course) == (
         "course_lib/notebook/views/slide.css, course_lib/notebook/views/slide.py, course_lib/deep.py changed")
 
 
 def test_a_page_that_counts_all_points_depends_on_all_exercises(course: Path) -> None:
-    needs = notebooks.freshness.depends_on(["from course_lib.notebook.exercises import progress", "progress()"], course)
+    needs = freshness.depends_on(["from course_lib.notebook.exercises import progress", "progress()"], course)
     exercises = course / "course_lib/notebook/exercises"
     assert {exercises / "ch01.py", exercises / "ch02.py"} <= set(needs)
 
 
 def test_what_a_real_chapter_depends_on() -> None:
-    parts = notebooks.fingerprint(notebooks.FOLDER / "ch01_hinton.md")
+    parts = chapter_files.fingerprint(chapter_files.FOLDER / "ch01_hinton.md")
     assert {"course_lib/methods/hinton.py", "course_lib/notebook/shared.css", "course_lib/experiments/sentences.py",
             "course_lib/notebook/views/temperature.js", "course_lib/notebook/exercises/ch01.py",
-            "course_lib/notebook/exercises/quiz.js", "data/results/ch01.json", "data/assets.toml",
+            "course_lib/notebook/exercises/forms.js", "data/results/ch01.json", "data/assets.toml",
             "data/teachers/sentiment/card.json"} <= set(parts)
     others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/minilm",
               "course_lib/notebook/exercises/ch02", "course_lib/notebook/views/pareto", "data/results/ch02",
@@ -506,29 +533,61 @@ def test_a_stale_page_that_is_built_all_the_same_says_so_at_its_top(pair: Path) 
 # --- The setup cell --------------------------------------------------------------------------------------------------
 
 
+def without_the_library(cell: str) -> str:
+    """The cell as Python that looks for a course which is nowhere installed; `%pip` becomes a call of `pip`."""
+    cell = re.sub(r"^( *)%pip (.*)$", r"\1pip('\2')", cell, flags=re.M)
+    return cell.replace("course_lib.notebook", "no_such_course.notebook")
+
+
 def test_the_setup_cell_installs_from_the_address_where_there_is_one(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n[project.urls]\nRepository = "https://example.org/r"\n')
-    cell = notebooks.setup_cell(tmp_path)
-    assert "git+https://example.org/r" in cell and len(cell.splitlines()) == 2
+    cell = chapter_files.setup_cell(tmp_path)
     asked = []
-
-    class Shell:
-        def run_line_magic(self, *what: str) -> None:
-            asked.append(what)
-
-    first = cell.splitlines()[0]
-    exec(first, {"get_ipython": Shell})  # here course_lib is installed: nothing to do
-    assert asked == []
-    exec(first.replace('find_spec("course_lib")', 'find_spec("no_such_course")'), {"get_ipython": Shell})
-    assert asked == [("pip", "install -q git+https://example.org/r")]
+    with pytest.raises(ModuleNotFoundError):  # the import after the installation
+        exec(without_the_library(cell), {"pip": asked.append})
+    assert asked == ["install -q git+https://example.org/r"]
+    assert max(map(len, cell.splitlines())) <= chapter_lint.COLUMNS
 
 
-def test_the_setup_cell_without_an_address_says_how_to_install(tmp_path: Path) -> None:
+def test_the_setup_cell_without_an_address_gives_a_line_to_copy(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
-    first = notebooks.setup_cell(tmp_path).splitlines()[0]
-    exec(first, {})
-    with pytest.raises(AssertionError, match="make wheel"):
-        exec(first.replace('find_spec("course_lib")', 'find_spec("no_such_course")'), {})
+    cell = chapter_files.setup_cell(tmp_path)
+    with pytest.raises(SystemExit) as said:
+        exec(without_the_library(cell), {})
+    assert "In Colab" in str(said.value) and "%pip install course_lib-*.whl\n" in str(said.value)
+    assert max(map(len, cell.splitlines())) <= chapter_lint.COLUMNS
+
+
+@pytest.mark.parametrize("toml", ['[project]\nname = "x"\n',
+                                  '[project]\nname = "x"\n[project.urls]\nRepository = "https://example.org/r"\n'])
+def test_where_the_course_is_installed_the_setup_cell_only_starts_it(tmp_path: Path, toml: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(toml)
+    asked: list[str] = []
+    names = {"pip": asked.append}
+    cell = re.sub(r"^( *)%pip (.*)$", r"\1pip('\2')", chapter_files.setup_cell(tmp_path), flags=re.M)
+    exec(cell, names)
+    assert asked == [] and callable(names["start"])
+
+
+@pytest.mark.parametrize("path", chapter_files.sources([]), ids=lambda path: path.stem)
+def test_the_code_of_every_chapter_fits_the_page_and_its_plumbing_is_folded(path: Path) -> None:
+    assert chapter_lint.lint_columns(chapter_files.read_source(path)) == []
+    assert chapter_lint.lint_plumbing(chapter_files.read_source(path)) == []
+
+
+def test_a_line_that_is_too_wide_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(source("x = 1", "y = " + "1" * 77))
+    said = chapter_lint.lint_columns(chapter_files.read_source(tmp_path / "a.md"))
+    assert len(said) == 1 and "code cell 1: 81 columns, 80 are the most: y = 1" in said[0]
+
+
+def test_plumbing_is_folded_in_lab_as_in_the_book_and_what_is_not_is_named(tmp_path: Path) -> None:
+    plot = "plots.picture(figure, 'A line.')"
+    (tmp_path / "a.md").write_text(source(f":tags: [hide-input]\n\n{plot}", plot, "x = 1"))
+    notebook = chapter_files.read_source(tmp_path / "a.md")
+    assert [cell.metadata.get("jupyter") for cell in notebook.cells] == [{"source_hidden": True}, None, None]
+    assert [said.partition(";")[0] for said in chapter_lint.lint_plumbing(notebook)] == [
+        "code cell 1: plumbing that is not folded"]
 
 
 @pytest.fixture
@@ -552,7 +611,7 @@ def test_with_an_address_every_badge_and_button_follows_from_it(addressed: Path)
         assert "https://colab.research.google.com/github/someone/distil/blob/main/notebooks/ch00_start" in text
         assert "https://mybinder.org/v2/gh/someone/distil/main?urlpath=lab/tree/notebooks/ch00_start" in text
     assert badges.out_of_date(addressed) == []
-    assert "git+https://github.com/someone/distil" in notebooks.setup_cell(addressed)
+    assert "git+https://github.com/someone/distil" in chapter_files.setup_cell(addressed)
     options = badges.config(SETTINGS, addressed)["sphinx"]["config"]["html_theme_options"]
     assert options["repository_url"] == "https://github.com/someone/distil" and options["home_page_in_toc"]
     assert options["use_repository_button"] and options["launch_buttons"]["colab_url"]
@@ -575,15 +634,18 @@ def test_elsewhere_than_on_github_only_the_repository_is_linked(addressed: Path)
         badges.address(addressed)
 
 
-def test_start_is_one_sentence_and_gives_the_same_seeds_again() -> None:
+def test_start_is_one_sentence_and_gives_the_same_seeds_again(monkeypatch) -> None:
     import random
 
     import torch
 
-    from course_lib.notebook import start
+    from course_lib.notebook import UNWATCHED, start
 
     threads = torch.get_num_threads()
     try:
+        monkeypatch.setenv("COURSE_THREADS", UNWATCHED["COURSE_THREADS"])  # building and testing
+        assert repr(start()) == "Ready: fast tier, seed 0, 1 thread." and torch.get_num_threads() == 1
+        monkeypatch.delenv("COURSE_THREADS")
         assert repr(start()) == "Ready: fast tier, seed 0, 2 threads."
         first = (random.random(), torch.rand(1).item())
         start()

@@ -62,17 +62,14 @@ def test_the_logit_part_equals_the_original():
     logits, knobs = (inputs["logits_S"], inputs["logits_T"]), {"temperature": p["T"], "as_in": "code"}
     truth.check("kd", pkd.soft_loss(*logits, **knobs))
     truth.check("ce", hard_loss(inputs["logits_S"], inputs["labels"]))
-    truth.check("loss_dl", pkd.distillation_loss(*logits, inputs["labels"], alpha=p["alpha"], **knobs))
-    cls = pair(4, 5, 8)
-    total = pkd.total_loss(*logits, inputs["labels"], *cls, alpha=p["alpha"], beta=p["beta"], **knobs)
-    truth.check("loss_dl", total - p["beta"] * pkd.patience_loss(*cls, as_in="code"))
+    truth.check("loss_dl", sum(pkd.logit_terms(*logits, inputs["labels"], alpha=p["alpha"], **knobs).values()))
 
 
 def test_the_shipped_distillation_loss_and_its_gradient_are_reproduced():
     truth = oracle("kd_zoo/PKD_distillation_loss/T4_alpha0.5")
     student = truth.leaf("logits_S")
-    loss = pkd.distillation_loss(student, truth.inputs["logits_T"], truth.inputs["labels"],
-                                 temperature=truth.params["T"], alpha=truth.params["alpha"], as_in="code")
+    loss = sum(pkd.logit_terms(student, truth.inputs["logits_T"], truth.inputs["labels"],
+                               temperature=truth.params["T"], alpha=truth.params["alpha"], as_in="code").values())
     truth.check("loss", loss)
     truth.check("grad_S", torch.autograd.grad(loss, student)[0])
 
@@ -112,16 +109,18 @@ def test_soft_loss_is_well_behaved_and_bottoms_out_at_the_teachers_entropy_in_th
 def test_alpha_switches_terms_off_and_then_their_tensor_is_not_needed():
     student, teacher = pair(4, 3)
     labels = torch.tensor([0, 1, 2, 0])
-    only_soft = pkd.distillation_loss(student, teacher, None, temperature=4.0, alpha=1.0)
-    torch.testing.assert_close(only_soft, pkd.soft_loss(student, teacher, temperature=4.0))
-    only_hard = pkd.distillation_loss(student, None, labels, temperature=4.0, alpha=0.0)
-    torch.testing.assert_close(only_hard, hard_loss(student, labels))
+    only_soft = pkd.logit_terms(student, teacher, None, temperature=4.0, alpha=1.0)
+    assert only_soft.keys() == {"soft"}
+    torch.testing.assert_close(only_soft["soft"], pkd.soft_loss(student, teacher, temperature=4.0))
+    only_hard = pkd.logit_terms(student, None, labels, temperature=4.0, alpha=0.0)
+    assert only_hard.keys() == {"hard"}
+    torch.testing.assert_close(only_hard["hard"], hard_loss(student, labels))
     with pytest.raises(ValueError, match="alpha=0"):
-        pkd.distillation_loss(student, None, labels, temperature=4.0, alpha=0.5)
+        pkd.logit_terms(student, None, labels, temperature=4.0, alpha=0.5)
     with pytest.raises(ValueError, match="alpha=1"):
-        pkd.distillation_loss(student, teacher, None, temperature=4.0, alpha=0.5)
+        pkd.logit_terms(student, teacher, None, temperature=4.0, alpha=0.5)
     with pytest.raises(ValueError, match=r"0\.\.1"):
-        pkd.distillation_loss(student, teacher, labels, temperature=4.0, alpha=1.5)
+        pkd.logit_terms(student, teacher, labels, temperature=4.0, alpha=1.5)
 
 
 def test_other_widths_and_other_readings_are_refused():

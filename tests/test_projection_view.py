@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone, values
+from view_pages import page_of, show_as_module, values
 
 from course_lib.notebook.views.projection import principal_spreads, projection_numbers, projection_view
 from course_lib.shared.probes import Reading
@@ -23,6 +23,11 @@ def states(seed=0, tokens=90):
 
 
 STATES = {layer: states(layer) for layer in (0, 1, 2)}
+
+
+def examples():
+    """Shown on every host and on a phone by test_every_view.py."""
+    return [view(), view(side="teacher")]
 
 
 # ---- The numbers -----------------------------------------------------------------------------------------------------
@@ -136,13 +141,11 @@ def test_a_reading_brings_its_own_mask():
     assert stored(projection_view(reading, width=24)) == pytest.approx(principal_spreads(STATES[1]), rel=1e-4)
 
 
-def test_seven_layers_of_width_384_stay_small_and_ask_for_nothing():
+def test_seven_layers_of_width_384_stay_small():
     generator = torch.Generator().manual_seed(0)
     layers = {layer: torch.randn(500, 384, generator=generator) for layer in range(7)}
     html = projection_view(layers)._repr_html_()
     assert len(html.encode()) < 60_000
-    assert set(re.findall(r"https?://[^\s\"')]+", html)) <= {"http://www.w3.org/2000/svg"}
-    assert html == projection_view(layers)._repr_html_()
 
 
 def test_the_table_has_the_numbers_without_a_script():
@@ -246,16 +249,3 @@ def test_the_module_is_an_anywidget_module(watched):
     show_as_module(page, shown)
     agrees(page, stored(shown), 24, "student", 1.0)
     watched.check()
-
-
-@pytest.mark.browser
-def test_a_phone_needs_no_sideways_scrolling(watched):
-    show_on_a_phone(watched, view())
-    assert_fits(watched)
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("host", HOSTS)
-def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
-    watched.page.set_content(page_of(view(side="teacher"), host=host))
-    assert_readable(watched, host)

@@ -6,9 +6,13 @@ import json
 from concurrent.futures import Future
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from course_lib.experiments import measuring, records
+from course_lib.material.assets import DATA
+from course_lib.shared import statistics
+from course_lib.shared.statistics import Prediction, pack
 
 
 class PoolHere:
@@ -143,7 +147,7 @@ def test_a_poll_has_a_leader_only_where_the_pairs_show_it(fake):
 
 
 def test_missing_numbers_name_the_command_that_makes_them(fake):
-    with pytest.raises(FileNotFoundError, match=r"python -m course_lib\.results ch99"):
+    with pytest.raises(FileNotFoundError, match=r"python -m course_lib\.experiments ch99"):
         records.load("ch99")
     measuring.measure("ch99")
     with pytest.raises(ValueError, match="no run of 'c'; it has a, b"):
@@ -169,3 +173,73 @@ def test_the_committed_results_are_complete_and_of_the_present_arms(name):
 def test_an_unknown_chapter_lists_the_known_ones():
     with pytest.raises(ValueError, match="ch01"):
         measuring.experiment("ch77")
+
+
+class TestClaims:
+    """Arm "soft" is right a little more often than "labels", at 100 steps or more; "labels" is best at 10."""
+
+    @pytest.fixture
+    def claims(self, fake):
+        fake.SEEDS, fake.TRIAL_SEEDS = range(4), range(2)
+        fake.ARMS = {"labels": {"lr": 1.0}, "soft": {"lr": 2.0}}
+        fake.TRIALS = [{"steps": 10}, {"steps": 100}]
+        fake.PREDICTIONS = [Prediction("soft answers help", "soft", "labels", "+")]
+
+        def run(arm, seed, trial):
+            fake.ran.append((arm, seed, trial["steps"]))
+            share = {"labels": 0.70, "soft": 0.80}[arm]
+            right = np.random.default_rng(seed).random(1000) < share
+            best = {"labels": 10, "soft": 100}[arm]
+            return {"validation": 60.0 + seed + 5 * (trial["steps"] == best), "right": {"accuracy": pack(right)}}
+
+        fake.run = run
+        return fake
+
+    def test_every_arm_tries_the_same_list_and_goes_on_with_its_best(self, claims):
+        record = measuring.measure("ch99")
+        assert record["chosen"] == {"labels": {"steps": 10}, "soft": {"steps": 100}}
+        assert sorted(claims.ran) == sorted(
+            [(arm, seed, steps) for arm in claims.ARMS for seed in range(2) for steps in (10, 100)]
+            + [("labels", 2, 10), ("labels", 3, 10), ("soft", 2, 100), ("soft", 3, 100)])
+        assert [(r["arm"], r["seed"], r["trial"]["steps"]) for r in record["runs"]] == [
+            ("labels", s, 10) for s in range(4)] + [("soft", s, 100) for s in range(4)]
+
+    def test_a_second_call_measures_nothing_again(self, claims):
+        first = measuring.measure("ch99")
+        claims.ran.clear()
+        assert measuring.measure("ch99") == first and claims.ran == []
+
+    def test_another_list_of_trials_chooses_again(self, claims):
+        measuring.measure("ch99")
+        claims.ran.clear()
+        claims.TRIALS = [{"steps": 10}, {"steps": 1000}]
+        record = measuring.measure("ch99")
+        assert record["chosen"]["soft"] == {"steps": 10} and len(record["trials"]) == 8
+        assert {r["trial"]["steps"] for r in record["runs"]} == {10}
+        assert {steps for _, _, steps in claims.ran} == {10, 1000}  # 100 is no trial any more, and is not run
+
+    def test_the_verdict_is_that_of_the_packed_answers(self, claims):
+        record = measuring.measure("ch99")
+        (found,) = record["predictions"]
+        right = {arm: records.right("ch99", arm) for arm in claims.ARMS}
+        gain = statistics.gain(right["soft"], right["labels"])
+        assert found["gain"] == [gain.mean, gain.low, gain.high] and found["verdict"] == gain.verdict == "better"
+        assert found["as_predicted"] and records.predictions("ch99") == [found]
+
+    def test_an_arm_without_its_runs_is_not_judged(self, claims):
+        record = measuring.measure("ch99")
+        record["runs"].pop()
+        assert measuring.judge(record, claims.PREDICTIONS, 4) == []
+
+
+@pytest.mark.parametrize("name", [n for n in measuring.names() if (DATA / "results" / f"{n}.json").exists()
+                                  and "predictions" in records.load(n)])
+def test_every_verdict_in_the_repository_follows_from_the_packed_answers(name):
+    record, module = records.load(name), measuring.experiment(name)
+    assert record["predictions"] == measuring.judge(record, module.PREDICTIONS, len(module.SEEDS))
+    for run in record["runs"] + record["trials"]:
+        assert round(100 * statistics.unpack(run["right"]["accuracy"]).mean(), 2) == run["accuracy"]
+    for arm, trial in record["chosen"].items():
+        if all(any(r["arm"] == arm and r["trial"] == t and r["seed"] == s for r in record["trials"])
+               for t in module.TRIALS for s in module.TRIAL_SEEDS):
+            assert trial == measuring.chosen(record["trials"], arm, module.TRIALS)

@@ -11,6 +11,7 @@ import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
 
+import conftest
 import pytest
 from packaging.specifiers import SpecifierSet
 
@@ -245,13 +246,13 @@ def test_every_job_of_the_readme_is_a_target_and_make_help_lists_it() -> None:
 
 
 def test_ci_calls_the_command_of_the_readme() -> None:
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test ALL=1"
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
 def test_a_red_stage_does_not_stop_the_others_and_the_sum_is_red(monkeypatch, capsys) -> None:
     say = "print('3 passed, 1 skipped in 0.10s')"
-    monkeypatch.setattr(check, "STAGES", {
+    monkeypatch.setattr(check, "stages", lambda everything: {
         "one": [sys.executable, "-c", "print('1 failed, 2 passed in 0.50s'); raise SystemExit(1)"],
         "two": [sys.executable, "-c", say],
     })
@@ -261,12 +262,68 @@ def test_a_red_stage_does_not_stop_the_others_and_the_sum_is_red(monkeypatch, ca
 
 
 def test_all_green_sums_up_green(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(check, "STAGES", {"two": [sys.executable, "-c", "print('3 passed in 0.10s')"]})
+    monkeypatch.setattr(check, "stages", lambda _: {"two": [sys.executable, "-c", "print('3 passed in 0.10s')"]})
     assert check.main([]) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith("=== 3 passed in ")
 
 
-def test_a_stage_that_hangs_is_stopped(monkeypatch) -> None:
-    monkeypatch.setattr(check, "STAGES", {"slow": [sys.executable, "-c", "import time; time.sleep(60)"]})
-    result = check.run("slow", minutes=0.01)
+def test_a_stage_that_hangs_is_stopped() -> None:
+    result = check.run("slow", [sys.executable, "-c", "import time; time.sleep(60)"], minutes=0.01)
     assert not result.ok and "hangs" in result.closing
+
+
+def test_a_stage_aside_runs_meanwhile_and_says_its_lines_in_one_piece(monkeypatch, capfd, tmp_path: Path) -> None:
+    """Each of the two waits for the other's file: one after the other, they would never end."""
+    wait = ("import sys, time, pathlib as p; p.Path(sys.argv[1]).touch(); end = time.monotonic() + 60\n"
+            "while not p.Path(sys.argv[2]).exists(): assert time.monotonic() < end; time.sleep(0.02)\n"
+            "print('3 passed in 0.10s')")
+    met = [str(tmp_path / name) for name in ("one", "two")]
+    monkeypatch.setattr(check, "ASIDE", {"book"})
+    monkeypatch.setattr(check, "stages", lambda _: {"tests": [sys.executable, "-c", wait, *met],
+                                                    "book": [sys.executable, "-c", wait, *reversed(met)]})
+    assert check.main([]) == 0
+    said = capfd.readouterr().out
+    assert re.search(r"=== book =+\n3 passed", said) and "=== 6 passed in " in said
+
+
+# --- Two lanes -------------------------------------------------------------------------------------------------------
+
+
+def marks_of(command: list[str]) -> str:
+    """The expression behind pytest's -m (the first one is Python's own)."""
+    found = [position for position, word in enumerate(command) if word == "-m"][1:]
+    return command[found[0] + 1] if found else ""
+
+
+def test_the_short_lane_leaves_out_what_is_slow_and_the_long_one_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(check, "chapters", lambda everything: ["all" if everything else "some"])
+    short, long = check.stages(everything=False), check.stages(everything=True)
+    assert long.keys() - short.keys() == {"mistakes"} and not short.keys() - long.keys()
+    marks = {name: (marks_of(short[name]), marks_of(long[name])) for name in ("tests", "browser", "class")}
+    assert marks == {"tests": ("not browser and not slow", "not browser"),
+                     "browser": ("browser and not slow", "browser"), "class": ("not slow", "")}
+    same = short.keys() - marks.keys() - {"notebooks"}
+    assert all(short[name] == long[name] for name in same)
+    assert "some" in short["notebooks"] and "all" in long["notebooks"]
+
+
+def test_a_chapter_runs_in_the_short_lane_when_something_under_it_changed(monkeypatch) -> None:
+    changed = {"ch07_minilm": "course_lib/methods/minilm.py changed", "ch05_tinybert": "chapter changed"}
+    monkeypatch.setattr(check.chapter_files, "why_stale", lambda path: changed.get(path.stem, ""))
+    names = [Path(name).name.partition("_")[0] for name in check.chapters(everything=False)]
+    assert names == ["ch05", check.ALWAYS, "ch07"]  # the longest first
+    every = check.chapters(everything=True)
+    assert sorted(every) == sorted(f"notebooks/{path.stem}.ipynb" for path in check.chapter_files.sources([]))
+
+
+def test_a_mistyped_stage_is_refused_with_the_stages_of_the_lane(capsys) -> None:
+    assert check.main(["mistakes"]) == 2  # it belongs to the other lane
+    said = capsys.readouterr().err
+    assert "'mistakes'" in said and "notebooks, book, tests" in said
+
+
+def test_files_that_go_first_exist() -> None:
+    assert not [name for name in conftest.LONGEST if not (ROOT / "tests" / name).is_file()]
+    stems = [path.stem for path in check.chapter_files.sources([])]
+    for name in (*check.chapter_files.LONGEST, check.ALWAYS):
+        assert [stem for stem in stems if stem.startswith(name)], name

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from view_pages import HOSTS, assert_fits, assert_readable, page_of, show_as_module, show_on_a_phone, values
+from view_pages import page_of, show_as_module, values
 
 from course_lib.methods.theseus import TheseusRecipe, constant_rate, layer_path, linear_rate
 from course_lib.notebook.views import comparable
@@ -17,6 +17,11 @@ STEPS = 300
 LINEAR = TheseusRecipe(3, "linear", base=0.3, k=0.0035)
 CONSTANT = TheseusRecipe(3, "constant", rate=0.5, replacing_steps=150)
 CHANCES = draw_chances(STEPS, 3)
+
+
+def examples():
+    """Shown on every host and on a phone by test_every_view.py."""
+    return [theseus_view(), theseus_view(modules=6), theseus_view(modules=12, layers_per_module=4)]
 
 
 # ---- The numbers -----------------------------------------------------------------------------------------------------
@@ -86,10 +91,9 @@ def test_a_wrong_input_is_explained(make, says):
 # ---- The output ------------------------------------------------------------------------------------------------------
 
 
-def test_the_view_is_small_always_the_same_and_asks_for_nothing():
+def test_the_view_is_small_and_brings_its_chances():
     html = theseus_view()._repr_html_()
-    assert html == theseus_view()._repr_html_() and len(html) < 45_000
-    assert set(re.findall(r"https?://[^\s\"')]+", html)) <= {"http://www.w3.org/2000/svg"}
+    assert len(html) < 45_000
     data = json.loads(re.search(r'class="cv-data">(.*?)</script>', html, re.S)[1])
     assert len(data["chances"]) == 3 * 3 * STEPS
 
@@ -281,20 +285,3 @@ def test_the_module_is_an_anywidget_module(watched):
     show_as_module(page, view)
     assert_same(page, CONSTANT, CHANCES, 0)
     watched.check()
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("view", [theseus_view(), theseus_view(modules=6), theseus_view(modules=12,
-                                                                                      layers_per_module=4)],
-                         ids=["3 modules", "6 modules", "12 modules of 4"])
-def test_a_phone_needs_no_sideways_scrolling(watched, view):
-    show_on_a_phone(watched, view)
-    assert watched.page.locator(".cv-scene svg").is_visible()
-    assert_fits(watched)
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("host", HOSTS)
-def test_all_text_has_the_contrast_of_wcag_aa_on_every_host(watched, host):
-    watched.page.set_content(page_of(theseus_view(), host=host))
-    assert_readable(watched, host)

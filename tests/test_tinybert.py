@@ -40,11 +40,11 @@ def test_intermediate_terms_and_gradients_equal_the_original(name):
     scores, states = truth.leaf("student_scores_unmasked"), truth.leaf("student_reps_projected")
     layer_map = layer_maps.uniform(p["student_layers"], p["teacher_layers"])
     mask = inputs["attention_mask"]
-    attention = tinybert.attention_transfer(
+    attention = tinybert.attention_over_layers(
         dict(enumerate(scores, start=1)), dict(enumerate(inputs["teacher_scores"], start=1)), layer_map, mask,
         as_in="code")
-    hidden = tinybert.hidden_transfer(dict(enumerate(states)), dict(enumerate(inputs["teacher_reps"])), layer_map, mask,
-                                      as_in="code")
+    hidden = tinybert.hidden_over_layers(dict(enumerate(states)), dict(enumerate(inputs["teacher_reps"])), layer_map,
+                                         mask, as_in="code")
     truth.check("att_loss", attention)
     truth.check("rep_loss", hidden)
     truth.check("loss", attention + hidden)
@@ -135,14 +135,14 @@ def test_other_widths_and_an_unknown_reading_are_refused():
 def test_a_map_without_blocks_cannot_train_attention():
     scores = {1: torch.randn(1, 2, 4, 4)}
     with pytest.raises(ValueError, match="pairs of blocks"):
-        tinybert.attention_transfer(scores, scores, ((0, 0),))
+        tinybert.attention_over_layers(scores, scores, ((0, 0),))
 
 
 def test_the_projection_sees_the_embeddings_apart():
     student, teacher = pair(2, 4, 6)[0], pair(2, 4, 8)[1]
     projection = Projection(6, 8).double()
-    both = tinybert.hidden_transfer({0: student, 1: student}, {0: teacher, 1: teacher}, ((0, 0), (1, 1)),
-                                    projection=projection)
+    both = tinybert.hidden_over_layers({0: student, 1: student}, {0: teacher, 1: teacher}, ((0, 0), (1, 1)),
+                                       projection=projection)
     by_hand = sum(((student @ linear.weight.T - teacher) ** 2).mean()
                   for linear in (projection.embeddings, projection.blocks))
     torch.testing.assert_close(both, by_hand)

@@ -44,18 +44,27 @@ def show_as_module(page: Page, view: View) -> None:
 
 
 def show_on_a_phone(watched: Watched, *views: View) -> None:
-    """Open a page with these explorers on a screen of 360 x 740."""
+    """Open a page with these explorers on a screen of 360 x 740; each shows its stage, with a picture if it has one."""
     watched.page.set_viewport_size({"width": 360, "height": 740})
     watched.page.set_content(page_of(*views))
-    assert watched.page.locator(".cv-stage").first.is_visible()
+    drawn(watched)
+    unseen = watched.page.eval_on_selector_all(".cv-stage", """all => all.filter(e => !e.checkVisibility()
+        || (e.querySelector("svg") && ![...e.querySelectorAll("svg")].some(s => s.checkVisibility())))
+        .map(e => e.parentElement.dataset.view)""")
+    assert watched.page.locator(".cv-stage").count() == len(views) and unseen == []
 
 
-def assert_fits(watched: Watched, may_scroll: str = "svg") -> None:
-    """The page needs no sideways scrolling, and nothing is cut off. may_scroll: parts that scroll by themselves."""
+def drawn(watched: Watched) -> None:
+    """Wait until the explorers have drawn in the size that they have now: they do so between two frames."""
+    watched.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def assert_fits(watched: Watched) -> None:
+    """The page needs no sideways scrolling, and nothing is cut off but what scrolls by itself."""
     assert watched.sideways_overflow() == 0
-    hidden = watched.page.evaluate("""mayScroll => [...document.querySelectorAll(".cv-stage *")].filter(e =>
-        !e.closest(mayScroll) && e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 80))""",
-                                   may_scroll)
+    hidden = watched.page.evaluate("""() => [...document.querySelectorAll(".cv-stage *")].filter(e =>
+        !e.closest("svg, option, .cv-scroll") && e.getBoundingClientRect().right > innerWidth)
+        .map(e => e.outerHTML.slice(0, 80))""")
     assert hidden == []
 
 

@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import contents
+from blocks import with_block
 
 ROOT = Path(__file__).resolve().parent.parent
 BRANCH = "main"
@@ -66,7 +66,7 @@ def config(settings: dict, root: Path = ROOT) -> dict:
 
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """The pages that show the address, as they should be."""
-    return {root / name: contents.with_block(name, (root / name).read_text(encoding="utf-8"), make(root),
+    return {root / name: with_block(name, (root / name).read_text(encoding="utf-8"), make(root),
                                              "address", "make stamp")
             for name, make in (("README.md", readme), ("book/index.md", landing))}
 

@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 
 import badges
+import chapter_files
 import nbformat
 import print_book
 import yaml
 
-import notebooks
 from course_lib.experiments import measuring, records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -218,7 +218,8 @@ def build(pages: Path, chapters: Path, output: Path, stale: dict[str, str] | Non
 
 def stale_pages() -> dict[str, str]:
     """The pages whose outputs are older than what they depend on: name of the notebook -> what changed."""
-    reasons = {path.stem: notebooks.why_stale(path) for path in notebooks.sources([]) if path.stem != "contents"}
+    pages = [path for path in chapter_files.sources([]) if path.stem != "contents"]
+    reasons = {path.stem: chapter_files.why_stale(path) for path in pages}
     return {name: reason for name, reason in reasons.items() if reason}
 
 

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocks import with_block
+
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = "Level 1: begin here. Level 2: wants chapter 1. Level 3: puts several losses together."
 
@@ -101,18 +103,6 @@ PAGES: dict[str, Callable[[list[Entry]], str]] = {
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def with_block(page: str, text: str, block: str, name: str = "chapters", command: str = "make contents") -> str:
-    """The page with everything between its two marks replaced. Raises: SystemExit where the marks are missing."""
-    begin, end, gap = f"<!-- {name}: begin ({command}) -->", f"<!-- {name}: end -->", "\n\n"
-    if page.endswith(".yml"):
-        begin, end, gap = f"  # {name}: begin ({command})", f"  # {name}: end", "\n"
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise SystemExit(f"{page} must have the lines {begin.strip()!r} and {end.strip()!r}.")
-    return f"{before}{begin}{gap}{block}{gap if block else ''}{end}{after}"
-
-
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """Each page as it should be."""
     found = entries(root)
@@ -131,13 +121,13 @@ def main(arguments: list[str]) -> int:
         old = out_of_date()
         print("\n".join(old) or "every table of chapters is up to date")
         return 1 if old else 0
-    import notebooks
+    import chapter_files
 
     for path, text in pages().items():
         if path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
             print(f"{path.relative_to(ROOT)}: written")
-    notebooks.carry_text(ROOT / "notebooks" / "contents.md")
+    chapter_files.carry_text(ROOT / "notebooks" / "contents.md")
     return 0
 
 

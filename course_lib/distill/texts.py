@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import DatasetDict
 
-from course_lib.material.data import hash_position, load_data, split_at
+from course_lib.material.data import hash_position, load_data, split_at, table
 
 LONGEST_LINE = 1_000_000  # characters; a longer one is an unclosed quotation mark, or no text
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -282,8 +282,7 @@ def _in_splits(rows: dict[str, list[Row]], names: list[str], reader: _Reader) ->
     missing = set(range(len(names))) - {row["label"] for row in splits["train"]} if names else set()
     if missing:
         raise ValueError(f"After the split no training text has the label '{names[min(missing)]}': it is too rare.")
-    tables = DatasetDict({split: Dataset.from_list(part) for split, part in splits.items()})
-    return tables.cast_column("label", ClassLabel(names=names)) if names else tables
+    return DatasetDict({split: table(part, names) for split, part in splits.items()})
 
 
 def _signature(row: Row) -> str:

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from course_lib.shared import measures, probes
+from course_lib.shared import probes
 from course_lib.shared.masking import IGNORED, at_least_float32
 from course_lib.shared.probes import Reading
+from course_lib.shared.students import modes_kept
 from course_lib.shared.training import History
 
 Batch = dict[str, Tensor]
@@ -129,15 +130,12 @@ def examine(case: Case) -> None:
 def as_it_was(*models: nn.Module | None) -> Iterator[None]:
     """Put modes, buffers and the random state back at the end."""
     present = [m for m in models if m is not None]
-    modes = [(module, module.training) for m in present for module in m.modules()]
     buffers = [(b, b.detach().clone()) for m in present for b in m.buffers()]
     try:
-        with torch.random.fork_rng(devices=[]):
+        with modes_kept(*present), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
@@ -151,7 +149,7 @@ def _run(case: Case, who: str, model: nn.Module, batch: Batch) -> tuple[Tensor |
             reading = probes.read(model, batch)
             logits = reading.logits
         except ValueError:  # not a BERT-like encoder: its logits are enough
-            reading, logits = None, measures.forward(model, batch)
+            reading, logits = None, probes.logits_of(model, batch)
     except Exception as error:  # whatever a foreign model raises becomes a finding
         case.failures[who] = one_line(error)
         return None, None
@@ -163,7 +161,7 @@ def _disagreement(model: nn.Module, batch: Batch, runs: int = 2) -> float | None
     """Largest difference of the logits between runs in the model's present mode; four sentences will do."""
     few = {n: t[:4] for n, t in batch.items() if isinstance(t, Tensor)}
     try:
-        first, *others = (at_least_float32(measures.forward(model, few)) for _ in range(runs))
+        first, *others = (at_least_float32(probes.logits_of(model, few)) for _ in range(runs))
         return max((first - other).abs().max().item() for other in others)
     except Exception:  # reported by the run of the whole batch; a bare encoder has no logits
         return None
@@ -180,7 +178,7 @@ def _without_padding(who: str, model: nn.Module, batch: Batch) -> dict[str, floa
         return {}  # MobileBERT's embeddings take in both neighbours, so its last word does read one [PAD]
     text = {n: batch[n][row : row + 1] for n in ("input_ids", "attention_mask", "token_type_ids") if n in batch}
     try:
-        long, short = (at_least_float32(measures.forward(model, {n: t[:, :stop] for n, t in text.items()}))
+        long, short = (at_least_float32(probes.logits_of(model, {n: t[:, :stop] for n, t in text.items()}))
                        for stop in (real.shape[1], end))
     except Exception:  # a bare encoder has no logits; a failure is reported by the run of the whole batch
         return {}

@@ -16,11 +16,12 @@ from functools import partial
 from pathlib import Path
 
 from course_lib.material.assets import DATA, cache_folder
+from course_lib.material.teachers import TEACHERS
 from course_lib.methods.cached import SoftLabels, load_soft_labels
 from course_lib.shared.files import write_atomically
 
 LARGEST = 1_000_000  # bytes of a file that is worth committing: asking for it takes a learner's minutes
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "unlabelled")
 
 
 def file_name(teacher: str, name: str) -> str:
@@ -49,8 +50,10 @@ def main(names: list[str]) -> None:
     """Copy the named files ("sentiment-train"), or those of all splits, from the cache folder to data/answers."""
     folder = DATA / "answers"
     folder.mkdir(exist_ok=True)
-    for name in names or [f"{teacher}-{split}" for teacher in ("sentiment", "topics") for split in SPLITS]:
-        source = cache_folder() / "answers" / file_name(*name.split("-", 1))
+    of_classes = [teacher for teacher, made in TEACHERS.items() if made.data != "wikipedia"]
+    for name in names or [f"{teacher}-{split}" for teacher in of_classes for split in SPLITS]:
+        teacher = max((t for t in of_classes if name.startswith(f"{t}-")), key=len)  # sentiment-500 is not sentiment
+        source = cache_folder() / "answers" / file_name(teacher, name.removeprefix(f"{teacher}-"))
         if not source.exists() or source.stat().st_size > LARGEST:
             print(f"{name}: {'too large to commit' if source.exists() else 'not in the cache folder'}")
             continue

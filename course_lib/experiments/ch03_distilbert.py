@@ -29,6 +29,7 @@ from course_lib.shared.batches import Batches, MaskedBatch, in_order, windows
 from course_lib.shared.files import write_atomically
 from course_lib.shared.masking import IGNORED
 from course_lib.shared.method import Step, Training
+from course_lib.shared.students import evaluating
 from course_lib.shared.training import Terms, autocast
 
 ABOUT = "Wikipedia, masked LM, DistilBERT student of half depth: each loss left out, and the copy left out."
@@ -178,12 +179,11 @@ MORE_STEPS = {"DistilBERT, hidden words": Step(lambda model, _, batch: loss_term
 @torch.no_grad()
 def answers(model: PreTrainedModel, split: str = "test", count: int | None = None) -> Tensor:
     """The model's first choice (a token id) at every hidden word of the split's first `count` windows."""
-    was_training, chosen = model.training, []
-    model.eval()
-    for batch in fixed_masks(split, count):
-        with autocast(RECIPE.precision, model.device.type):
-            chosen.append(word_logits(model, last_states(model, batch)[batch["labels"] != IGNORED]).argmax(-1))
-    model.train(was_training)
+    chosen = []
+    with evaluating(model):
+        for batch in fixed_masks(split, count):
+            with autocast(RECIPE.precision, model.device.type):
+                chosen.append(word_logits(model, last_states(model, batch)[batch["labels"] != IGNORED]).argmax(-1))
     return torch.cat(chosen)
 
 

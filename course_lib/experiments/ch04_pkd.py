@@ -45,6 +45,7 @@ from course_lib.shared import layer_maps, probes
 from course_lib.shared.batches import Batches, in_order
 from course_lib.shared.layer_maps import LayerMap
 from course_lib.shared.measures import gradient_shares
+from course_lib.shared.students import evaluating
 from course_lib.shared.training import Terms, autocast
 
 __all__ = ["ABOUT", "ARMS", "LONGER", "MAIN", "PAPER_START", "SEEDS", "centred", "cls_distances", "examples",
@@ -194,15 +195,14 @@ def cls_distances(model: nn.Module, layer_maps: dict[str, LayerMap], count: int 
     count: about so many sentences, spread over the split.
     """
     rows = examples("test")
-    was_training, found = model.training, {name: [] for name in layer_maps}
-    model.eval()
-    for batch in in_order(rows[:: max(len(rows) // count, 1)]):
-        with autocast(RECIPE.precision):
-            states = probes.read(model, batch).hidden_states
-        for name, layer_map in layer_maps.items():
-            mine, theirs = pkd.matched_cls(states, teacher_states(batch), layer_map)
-            found[name].append(squared_distances(mine, theirs))
-    model.train(was_training)
+    found = {name: [] for name in layer_maps}
+    with evaluating(model):
+        for batch in in_order(rows[:: max(len(rows) // count, 1)]):
+            with autocast(RECIPE.precision):
+                states = probes.read(model, batch).hidden_states
+            for name, layer_map in layer_maps.items():
+                mine, theirs = pkd.matched_cls(states, teacher_states(batch), layer_map)
+                found[name].append(squared_distances(mine, theirs))
     return {name: torch.cat(parts).mean().item() for name, parts in found.items()}  # (sentences, layers) -> ()
 
 

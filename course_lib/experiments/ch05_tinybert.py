@@ -41,7 +41,7 @@ from course_lib.shared.method import Job, Stage
 from course_lib.shared.projections import price_of_collapse
 from course_lib.shared.seeds import paired_difference
 from course_lib.shared.starts import copy_factorised_embeddings
-from course_lib.shared.students import new_student
+from course_lib.shared.students import evaluating, new_student
 from course_lib.shared.training import History, Terms, autocast
 
 __all__ = ["ABOUT", "ARMS", "LAYER_MAP", "SEEDS", "SHAPE", "WHOLE", "Arm", "augmented", "examples", "explained_states",
@@ -215,18 +215,17 @@ def explained_states(model: PreTrainedModel, count: int = 256) -> float:
     """
     halves = []
     rows = _sample(count)
-    was_training = model.training
-    model.eval()
-    for part in (rows[::2], rows[1::2]):
-        pairs = []
-        for batch in in_order(part):
-            with autocast("auto"):
-                mine, theirs = probes.read(model, batch), probes.read(teacher().model, batch)
-            mask = batch["attention_mask"]
-            last, target = (keep(one.hidden_states[max(one.hidden_states)].double(), mask) for one in (mine, theirs))
-            pairs.append((torch.cat([last, torch.ones(len(last), 1).double()], dim=1), target))
-        halves.append([torch.cat(side) for side in zip(*pairs, strict=True)])
-    model.train(was_training)
+    with evaluating(model):
+        for part in (rows[::2], rows[1::2]):
+            pairs = []
+            for batch in in_order(part):
+                with autocast("auto"):
+                    mine, theirs = probes.read(model, batch), probes.read(teacher().model, batch)
+                mask = batch["attention_mask"]
+                last, target = (keep(one.hidden_states[max(one.hidden_states)].double(), mask)
+                                for one in (mine, theirs))
+                pairs.append((torch.cat([last, torch.ones(len(last), 1).double()], dim=1), target))
+            halves.append([torch.cat(side) for side in zip(*pairs, strict=True)])
     (mine, theirs), (new, wanted) = halves
     # gelsd, because a LayerNorm leaves directions without any variance, and the default driver stumbles over those.
     best = torch.linalg.lstsq(mine, theirs, driver="gelsd").solution
@@ -242,17 +241,15 @@ def inside_losses(model: PreTrainedModel, layer_map: LayerMap = LAYER_MAP, count
     On `count` test sentences, without dropout. A loss above its price: a student that says the same at every token
     would be nearer to the teacher. Returns {(student layer, teacher layer): (loss, price)}.
     """
-    was_training = model.training
-    model.eval()
-    pairs = {pair: ([], []) for pair in layer_map}
-    for batch in in_order(_sample(count)):
-        with autocast("auto"):
-            mine, theirs = probes.read(model, batch), probes.read(teacher().model, batch)
-        for s, t in layer_map:
-            mapped = model.projection(mine.hidden_states[s], theirs.hidden_states[t], layer=s)
-            for found, states in zip(pairs[s, t], mapped, strict=True):
-                found.append(keep(states.float(), batch["attention_mask"]))
-    model.train(was_training)
+    with evaluating(model):
+        pairs = {pair: ([], []) for pair in layer_map}
+        for batch in in_order(_sample(count)):
+            with autocast("auto"):
+                mine, theirs = probes.read(model, batch), probes.read(teacher().model, batch)
+            for s, t in layer_map:
+                mapped = model.projection(mine.hidden_states[s], theirs.hidden_states[t], layer=s)
+                for found, states in zip(pairs[s, t], mapped, strict=True):
+                    found.append(keep(states.float(), batch["attention_mask"]))
     both = {pair: [torch.cat(side) for side in sides] for pair, sides in pairs.items()}
     return {pair: (tinybert.hidden_loss(ours, theirs).item(), price_of_collapse(theirs).item())
             for pair, (ours, theirs) in both.items()}

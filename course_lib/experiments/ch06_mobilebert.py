@@ -47,7 +47,7 @@ from course_lib.shared.batches import Batches, in_order
 from course_lib.shared.masking import keep
 from course_lib.shared.method import Training
 from course_lib.shared.probes import Reading
-from course_lib.shared.students import count_parameters, require_eval
+from course_lib.shared.students import count_parameters, evaluating, require_eval
 from course_lib.shared.training import History, Terms, autocast
 
 __all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "Arm", "examples", "learn", "live", "only_the_first", "phases_of",
@@ -227,18 +227,17 @@ def unexplained(model: nn.Module, count: int = 192) -> list[float]:
     0: a copy of the teacher. 100: no nearer than one vector that is the same for every token. On `count` test
     sentences, without dropout.
     """
-    was_training, source = model.training, teacher().model
-    model.eval()
-    kept = [([], []) for _ in range(LAYERS)]
-    rows = examples("test")
-    for batch in in_order(rows[:: max(len(rows) // count, 1)][:count]):
-        with autocast("auto"):
-            readings = probes.read(model, batch), probes.read(source, batch)
-        for layer, sides in enumerate(kept, start=1):
-            for side, reading in zip(sides, readings, strict=True):
-                states = keep(reading.hidden_states[layer].float(), batch["attention_mask"])
-                side.append(F.layer_norm(states, states.shape[-1:]))
-    model.train(was_training)
+    source = teacher().model
+    with evaluating(model):
+        kept = [([], []) for _ in range(LAYERS)]
+        rows = examples("test")
+        for batch in in_order(rows[:: max(len(rows) // count, 1)][:count]):
+            with autocast("auto"):
+                readings = probes.read(model, batch), probes.read(source, batch)
+            for layer, sides in enumerate(kept, start=1):
+                for side, reading in zip(sides, readings, strict=True):
+                    states = keep(reading.hidden_states[layer].float(), batch["attention_mask"])
+                    side.append(F.layer_norm(states, states.shape[-1:]))
     pairs = [[torch.cat(side) for side in sides] for sides in kept]
     return [100 * ((theirs - mine).square().sum() / (theirs - theirs.mean(dim=0)).square().sum()).item()
             for mine, theirs in pairs]

@@ -32,7 +32,7 @@ from course_lib.shared.batches import Batches, in_order, windows
 from course_lib.shared.files import write_atomically
 from course_lib.shared.method import Job, Training
 from course_lib.shared.starts import copy_factorised_embeddings, copy_layers
-from course_lib.shared.students import new_student
+from course_lib.shared.students import evaluating, new_student
 from course_lib.shared.training import History, autocast
 
 __all__ = ["ABOUT", "ARMS", "SEEDS", "assistant", "distil", "fine_tune", "general_teacher", "general_text",
@@ -156,16 +156,14 @@ def live() -> Live:
 @torch.no_grad()
 def relation_distance(student: PreTrainedModel, teacher: PreTrainedModel | None = None) -> dict[str, float]:
     """Both KL terms of version 1 on Wikipedia windows that no student has seen, in nats."""
-    was_training = student.training
-    student.eval()
-    sums = {"attention": 0.0, "value_relation": 0.0}
-    batches = in_order(general_text("validation"))[:4]
-    for batch in batches:
-        with autocast("auto"):
-            terms = minilm.terms(student, teacher or general_teacher(), batch)
-        for name, value in terms.items():
-            sums[name] += value.item() / len(batches)
-    student.train(was_training)
+    with evaluating(student):
+        sums = {"attention": 0.0, "value_relation": 0.0}
+        batches = in_order(general_text("validation"))[:4]
+        for batch in batches:
+            with autocast("auto"):
+                terms = minilm.terms(student, teacher or general_teacher(), batch)
+            for name, value in terms.items():
+                sums[name] += value.item() / len(batches)
     return {f"{name}_kl": round(value, 4) for name, value in sums.items()}
 
 

@@ -32,6 +32,7 @@ from course_lib.mistakes import mutant
 from course_lib.shared.batches import Batches, in_order
 from course_lib.shared.measures import accuracy
 from course_lib.shared.method import Job
+from course_lib.shared.students import evaluating
 from course_lib.shared.training import History, autocast, rate_factor
 
 __all__ = ["ABOUT", "ARMS", "CONTROL", "MAIN", "SEEDS", "build", "examples", "live", "path_accuracies",
@@ -138,10 +139,9 @@ def path_accuracies(ship: Theseus, every: Sequence[Sequence[bool]] | None = None
     """Accuracy, in percent, on chosen paths (all 8, if none are given), on half of the validation sentences."""
     batches = in_order(examples("validation")[::2])  # every second one: they are sorted by their rating
     labels = torch.cat([batch["labels"] for batch in batches])
-    ship.eval()
     found = {}
     for draws in every or list(all_draws()):
-        with autocast(sentences.RECIPE.precision):
+        with evaluating(ship), autocast(sentences.RECIPE.precision):
             logits = torch.cat([ship(batch["input_ids"], batch["attention_mask"], draws=draws).logits
                                 for batch in batches])
         path = " ".join(layer_path(draws, ship.layers_per_module))

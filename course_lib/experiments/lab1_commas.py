@@ -22,11 +22,12 @@ from course_lib.notebook.views import View
 from course_lib.notebook.views.failure_lab import LabText, Measure, Switch, failure_lab
 from course_lib.shared.batches import Batches, MaskedBatch, in_order, windows
 from course_lib.shared.masking import IGNORED
-from course_lib.shared.measures import evaluate_masked_lm, forward
+from course_lib.shared.measures import evaluate_masked_lm
 from course_lib.shared.narrowing import Kept, choose, copy_narrowed
+from course_lib.shared.probes import logits_of
 from course_lib.shared.projections import Projection
 from course_lib.shared.starts import copy_factorised_embeddings
-from course_lib.shared.students import new_student
+from course_lib.shared.students import evaluating, new_student
 from course_lib.shared.training import History, Recipe, autocast, train
 
 ABOUT = "Wikipedia text, masked LM, 6 x 256 student: one remedy at a time against the answer ','."
@@ -198,7 +199,8 @@ def scores(model: nn.Module) -> dict[str, float]:
 def answers(model: nn.Module, window: int = WINDOW_SHOWN) -> list[tuple[int, str, str]]:
     """(position, true token, predicted token) for every masked position of one held-out window."""
     row, places = _shown(window)
-    best = forward(model.eval(), row)[0, places].argmax(-1)
+    with evaluating(model):
+        best = logits_of(model, row)[0, places].argmax(-1)
     return list(zip(places.tolist(), _tokens(row["labels"][0, places]), _tokens(best), strict=True))
 
 

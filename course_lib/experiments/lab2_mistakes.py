@@ -34,7 +34,7 @@ from course_lib.shared.masking import IGNORED
 from course_lib.shared.measures import count_parameters, masked_lm_measures
 from course_lib.shared.seeds import paired_difference
 from course_lib.shared.starts import copy_embeddings, copy_factorised_embeddings, copy_layers
-from course_lib.shared.students import new_student
+from course_lib.shared.students import evaluating, new_student
 from course_lib.shared.training import Recipe, autocast, train
 
 ABOUT = "Three mistakes beside their healthy runs: the temperature, the tied head, the side of the projection."
@@ -201,10 +201,8 @@ def shown_sentences() -> list[tuple[str, dict]]:
 @torch.no_grad()
 def answers(model: nn.Module, rows: list[dict]) -> Float[Tensor, "rows classes"]:
     """Logits for some encoded sentences, without dropout."""
-    was_training = model.training
-    model.eval()
-    logits = probes.logits_of(model, in_order(rows, len(rows))[0]).float()
-    model.train(was_training)
+    with evaluating(model):
+        logits = probes.logits_of(model, in_order(rows, len(rows))[0]).float()
     return logits
 
 
@@ -298,11 +296,8 @@ def tying_lab(arm: Arm, seed: int) -> Lab:
 
 @torch.no_grad()
 def guessed(model: PreTrainedModel, batch: dict[str, Tensor]) -> Float[Tensor, "hidden_words vocabulary"]:
-    was_training = model.training
-    model.eval()
-    with autocast("auto"):
+    with evaluating(model), autocast("auto"):
         logits = hidden_word_logits(model, batch)
-    model.train(was_training)
     return logits
 
 
@@ -396,8 +391,8 @@ def projection_lab(arm: Arm, seed: int) -> Lab:
     """TinyBERT's hidden-state term of one pair of layers, and nothing else."""
     def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         ours = probes.read(model, batch).hidden_states
-        return {"hidden": tinybert.hidden_transfer(ours, {PAIR[0][1]: batch["teacher_states"]}, PAIR,
-                                                   batch["attention_mask"], projection=model.projection)}
+        return {"hidden": tinybert.hidden_over_layers(ours, {PAIR[0][1]: batch["teacher_states"]}, PAIR,
+                                                      batch["attention_mask"], projection=model.projection)}
 
     def look(model: nn.Module) -> tuple[dict[str, float], list]:
         measured, lengths = collapse_numbers(model), distances(model)
@@ -426,10 +421,8 @@ def shown_sentence() -> dict:
 @torch.no_grad()
 def student_states(model: PreTrainedModel, batch: dict[str, Tensor]) -> Float[Tensor, "tokens hidden"]:
     """The student's hidden states of all real tokens, without dropout."""
-    was_training = model.training
-    model.eval()
-    states = probes.read(model, batch).hidden_states[PAIR[0][0]]
-    model.train(was_training)
+    with evaluating(model):
+        states = probes.read(model, batch).hidden_states[PAIR[0][0]]
     return states[batch["attention_mask"].bool()]
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from course_lib.material.assets import DATA
+from course_lib.notebook.results import Line, Verdicts
 from course_lib.shared.files import write_atomically
-from course_lib.shared.seeds import Difference, Interval, mean_and_interval, paired_difference
+from course_lib.shared.seeds import mean_and_interval, paired_difference
+from course_lib.shared.statistics import unpack
 
 
 def write(name: str, record: dict) -> None:
@@ -23,9 +26,12 @@ def path_of(name: str) -> Path:
 
 def _as_text(record: dict) -> str:
     """JSON with one line per run, so that a difference between two versions can be read."""
-    head = json.dumps({k: v for k, v in record.items() if k != "runs"}, indent=1)
-    runs = ",\n  ".join(json.dumps(run) for run in record["runs"])
-    return f'{head[:-2]},\n "runs": [\n  {runs}\n ]\n}}\n'
+    lists = [name for name in ("predictions", "trials", "runs") if name in record]
+    text = json.dumps({k: v for k, v in record.items() if k not in lists}, indent=1)[:-2]
+    for name in lists:
+        rows = ",\n  ".join(json.dumps(row) for row in record[name])
+        text += f',\n "{name}": [\n  {rows}\n ]'
+    return text + "\n}\n"
 
 
 def load(name: str) -> dict:
@@ -47,30 +53,32 @@ def values(name: str, arm: str, number: str) -> list[float]:
     return [run[number] for run in runs]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One arm of an experiment: the mean over seeds with its interval, and the difference to the baseline."""
-
-    arm: str
-    measured: Interval
-    gain: Difference | None  # None for the baseline itself
-
-    def __str__(self) -> str:
-        m, text = self.measured, "the baseline"
-        if self.gain:
-            g = self.gain.interval
-            text = f"gain {g.mean:+.2f} [{g.low:+.2f}, {g.high:+.2f}]: {self.gain.verdict}"
-        return f"{self.arm:30s} {m.mean:6.2f} [{m.low:.2f}, {m.high:.2f}]  {text}"
+def right(name: str, arm: str, measure: str = "accuracy") -> np.ndarray:
+    """Which test texts the runs of an arm got right: (seeds, texts). `statistics.gain` compares two arms with it."""
+    return right_of(load(name), arm, measure)
 
 
-def summary(name: str, number: str, baseline: str, arms: list[str] | None = None) -> list[Line]:
-    """Every arm's mean and 95 % interval, and its paired difference to `baseline` (same seeds)."""
+def right_of(record: dict, arm: str, measure: str = "accuracy") -> np.ndarray:
+    """The same for a record that is at hand, ordered by seed. Raises: ValueError for an arm without runs."""
+    runs = sorted((r for r in record["runs"] if r["arm"] == arm), key=lambda r: r["seed"])
+    if not runs:
+        raise ValueError(f"{record['experiment']} has no run of '{arm}'; it has {', '.join(record['arms'])}.")
+    return np.stack([unpack(run["right"][measure]) for run in runs])
+
+
+def predictions(name: str) -> list[dict]:
+    """What the experiment predicted, each with its gain [mean, low, high] in points and its verdict."""
+    return load(name)["predictions"]
+
+
+def summary(name: str, number: str, baseline: str, arms: list[str] | None = None) -> Verdicts:
+    """Every arm's mean and 95 % interval, and its paired difference to `baseline` (same seeds): a table of lines."""
     base = values(name, baseline, number)
     lines = []
     for arm in arms or load(name)["arms"]:
         ours = values(name, arm, number)
         lines.append(Line(arm, mean_and_interval(ours), None if arm == baseline else paired_difference(ours, base)))
-    return lines
+    return Verdicts(tuple(lines), number.replace("_", " "), baseline)
 
 
 def leader(name: str, options: dict[str, str], otherwise: str, number: str = "accuracy", *,

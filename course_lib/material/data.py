@@ -10,6 +10,15 @@
 
 Which split a text belongs to is decided by a hash of the text itself: no file order and no random generator is
 involved, and a text that occurs twice cannot stand on both sides.
+
+Labels are dear and text is cheap, so the first three exist with few labels too: `load_data("sentiment", labels=500)`.
+Every training text is there, 500 of them with their label and the others with -100; `labels="all"` keeps every label.
+
+| name        | train | validation |  test | never labelled                                                |
+|-------------|-------|------------|-------|---------------------------------------------------------------|
+| `sentiment` | 6,008 |        739 | 3,323 | `unlabelled`: 2,825 review sentences; `plots`: 5,578 of plots |
+| `topics`    | 5,455 |        609 | 2,969 | -                                                             |
+| `trec`      | 3,216 |        401 | 1,759 | -                                                             |
 """
 
 from __future__ import annotations
@@ -19,25 +28,34 @@ import hashlib
 import os
 import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, load_dataset, load_from_disk
 
 from course_lib.material.assets import asset, cache_folder
-from course_lib.material.sources import aligned_verses, articles, leads
+from course_lib.material.sources import aligned_verses, articles, leads, movie_sentences, movie_text
+from course_lib.shared.masking import IGNORED
 
 # ------------------------------------------------------------------------------------------------ one door
 
 
-def load_data(name: str, config: str | None = None) -> DatasetDict:
+def load_data(name: str, config: str | None = None, *, labels: int | Literal["all"] | None = None) -> DatasetDict:
     """Load a data set of the course by name, a local folder, or a hub data set (`"glue/sst2"`).
 
+    labels: how many training texts keep their label (sentiment, topics, trec); the others carry -100. The same number
+        gives the same texts everywhere, and the first 100 of 500 are those of labels=100. "all": every label, on the
+        same larger test split. None: the older split, where every label is given and the test split is half as large.
     Returns a DatasetDict with the splits train, validation and test (a hub data set keeps its own splits); the text
-    column is called `text`, the class column `label` (a ClassLabel with readable names).
-    Raises: ValueError for a name that is none of these, with the list of names.
+    column is called `text`, the class column `label` (a ClassLabel with readable names). Movie sentences with
+    `labels` have two more splits without any label: `unlabelled`, sentences of the same reviewers, and `plots`.
+    Raises: ValueError for a name that is none of these, with the list of names; for labels that cannot be chosen.
     """
+    if labels is not None:
+        return _with_few_labels(name, labels)
     if name in _COURSE_DATA:
         return _COURSE_DATA[name]()
     if Path(name).is_dir():
@@ -98,43 +116,67 @@ def split_by_text(rows: Iterable[dict], key: Callable[[dict], str], *, test: flo
 
 
 def _as_datasets(splits: dict[str, list[dict]], class_names: list[str] | None = None) -> DatasetDict:
-    tables = DatasetDict({split: Dataset.from_list(rows) for split, rows in splits.items()})
-    return tables.cast_column("label", ClassLabel(names=class_names)) if class_names else tables
+    return DatasetDict({split: table(rows, class_names) for split, rows in splits.items()})
+
+
+def table(rows: list[dict], class_names: list[str] | None = None) -> Dataset:
+    """Rows as a `Dataset`; with class names its column "label" knows them.
+
+    It is made with its types and not cast to them afterwards: a cast shows a bar of its own ("Casting the dataset").
+    The numbers of the classes stay as they are; encoding them anew would refuse -100.
+    """
+    plain = Dataset.from_list(rows)
+    if not class_names:
+        return plain
+    features = Features({**plain.features, "label": ClassLabel(names=class_names)})
+    return Dataset(plain.data, info=DatasetInfo(features=features))
 
 
 # ------------------------------------------------------------------------------------------------ the five data sets
 
 
+# The split without `labels` goes when the last chapter that stands on it has moved to few labels.
+
+
 @cache
 def _sentiment() -> DatasetDict:
-    """Movie sentences with a clear opinion (|rating| >= 0.5): 0 negative, 1 positive."""
-    lines = asset("movie-sentences", "movieReviewSnippets_GroundTruth.txt").read_text("utf-8").splitlines()[1:]
-    rows = []
-    for line in lines:
-        _, rating, text = line.split("\t")
-        if abs(float(rating)) >= 0.5:
-            rows.append({"text": text.strip(), "label": int(float(rating) > 0), "rating": float(rating)})
-    return _as_datasets(split_by_text(rows, lambda r: r["text"], test=0.15, validation=0.05), ["negative", "positive"])
+    rows, names = _movie_opinions()
+    return _as_datasets(split_by_text(rows, lambda r: r["text"], test=0.15, validation=0.05), names)
 
 
 @cache
 def _topics() -> DatasetDict:
-    """Leads of Wikipedia articles and their topic; the 1,000 uncategorised ones are left out."""
-    rows = [{"text": a["extract"], "label": a["topic"], "title": a["title"]}
-            for a in leads() if a["topic"] != "Uncategorized"]
-    names = sorted({r["label"] for r in rows})
-    rows = [r | {"label": names.index(r["label"])} for r in rows]
+    rows, names = _topic_rows()
     return _as_datasets(split_by_text(rows, lambda r: r["title"], test=0.15, validation=0.05), names)
 
 
 @cache
 def _trec() -> DatasetDict:
+    rows, names = _question_rows()
+    return _as_datasets(split_by_text(rows, lambda r: r["text"], test=0.15, validation=0.05), names)
+
+
+def _movie_opinions() -> tuple[list[dict], list[str]]:
+    """Movie sentences with a clear opinion (|rating| >= 0.5): 0 negative, 1 positive."""
+    rows = [row | {"label": int(row["rating"] > 0)} for row in movie_sentences() if abs(row["rating"]) >= 0.5]
+    return [{name: row[name] for name in ("text", "label", "rating")} for row in rows], ["negative", "positive"]
+
+
+def _topic_rows() -> tuple[list[dict], list[str]]:
+    """Leads of Wikipedia articles and their topic; the 1,000 uncategorised ones are left out."""
+    rows = [{"text": a["extract"], "label": a["topic"], "title": a["title"]}
+            for a in leads() if a["topic"] != "Uncategorized"]
+    names = sorted({r["label"] for r in rows})
+    return [r | {"label": names.index(r["label"])} for r in rows], names
+
+
+def _question_rows() -> tuple[list[dict], list[str]]:
     """Questions and what they ask for: an abbreviation, a description, an entity, a human, a place, a number."""
     names, rows = ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"], []
     for line in asset("trec-questions", "question_labels.txt").read_text("latin-1").splitlines():
         label, _, text = line.partition(" ")
         rows.append({"text": text.strip(), "label": names.index(label.partition(":")[0])})
-    return _as_datasets(split_by_text(rows, lambda r: r["text"], test=0.15, validation=0.05), names)
+    return rows, names
 
 
 @cache
@@ -192,3 +234,82 @@ def _without_shared_sentences(splits: dict[str, list[dict]]) -> dict[str, list[d
 
 
 _COURSE_DATA = {"sentiment": _sentiment, "topics": _topics, "trec": _trec, "pairs": _pairs, "wikipedia": _wikipedia}
+
+
+# ------------------------------------------------------------------------------------------------ few labels, much text
+
+_CLASSIFIED = {"sentiment": _movie_opinions, "topics": _topic_rows, "trec": _question_rows}
+RUN = 40  # two texts that share a run of 40 letters are the same text, shortened or with other punctuation
+
+
+@cache
+def _with_few_labels(name: str, labels: int | Literal["all"]) -> DatasetDict:
+    """Split by the hash of the first 40 letters. A third is for testing: training needs few of the labels."""
+    if name not in _CLASSIFIED:
+        raise ValueError(f"labels={labels!r} goes with {', '.join(_CLASSIFIED)}, not with '{name}'. "
+                         f"load_data('{name}') gives it as it is.")
+    rows, class_names = _CLASSIFIED[name]()
+    splits = split_by_text(rows, lambda r: letters(r["text"])[:RUN], test=0.33, validation=0.07)
+    splits["train"] = hide_labels(splits["train"], labels, len(class_names))
+    if name == "sentiment":
+        more = [row | {"label": IGNORED} for row in _more_movie_text()]
+        splits["unlabelled"] = [row for row in more if row["source"] != "plot"]
+        splits["plots"] = [row for row in more if row["source"] == "plot"]
+    return _as_datasets(splits, class_names)
+
+
+def letters(text: str) -> str:
+    """Lower-case letters and digits with nothing between them: what a copy keeps when its punctuation changes."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def runs(text: str) -> set[str]:
+    """Every run of 40 letters in a text; a shorter text is one run."""
+    all_letters = letters(text)
+    return {all_letters[i : i + RUN] for i in range(max(1, len(all_letters) - RUN + 1))}
+
+
+def hide_labels(rows: list[dict], labels: int | Literal["all"], classes: int) -> list[dict]:
+    """The same rows in the same order; all but `labels` of them carry -100.
+
+    The classes take turns, each in the order of a hash of its texts, as long as a class lasts: 440 labels of eleven
+    classes are 40 each, and fewer labels are always a part of more.
+    Raises: ValueError if there are not that many, or fewer than one for each class.
+    """
+    if labels == "all":
+        return rows
+    if isinstance(labels, bool) or not isinstance(labels, int) or not classes <= labels <= len(rows):
+        raise ValueError(f"labels={labels!r}: choose a whole number from {classes} (one of each class) to {len(rows)} "
+                         "(all training texts), or 'all'.")
+    of_class = defaultdict(list)
+    for i in sorted(range(len(rows)), key=lambda i: position("who keeps a label " + rows[i]["text"])):
+        of_class[rows[i]["label"]].append(i)
+    turns = sorted((turn, label, i) for label, mine in of_class.items() for turn, i in enumerate(mine))
+    chosen = {i for _, _, i in turns[:labels]}
+    return [row if i in chosen else row | {"label": IGNORED} for i, row in enumerate(rows)]
+
+
+def half_of(text: str) -> int:
+    """0 or 1: the half of the training texts that a text belongs to, by a hash of its own."""
+    return int(position("which half " + text) < 0.5)
+
+
+def labelled(rows: Dataset) -> Dataset:
+    """The rows that kept their label."""
+    return rows.select([i for i, label in enumerate(rows["label"]) if label != IGNORED])
+
+
+@cache
+def _more_movie_text() -> list[dict]:
+    """Text about films without a label: {"text", "source"}. Nothing of it shares 40 letters with a labelled sentence.
+
+    source: "weak opinion" for our own sentences with |rating| < 0.5; "review" or "plot" as in `sources.movie_text`.
+    """
+    weak = [{"text": row["text"], "source": "weak opinion"} for row in movie_sentences() if abs(row["rating"]) < 0.5]
+    known = set().union(*(runs(row["text"]) for row in _movie_opinions()[0]))
+    new = []
+    for row in weak + movie_text():
+        if letters(row["text"]) and not runs(row["text"]) & known:
+            new.append(row)
+            known.add(letters(row["text"])[:RUN])  # the same text a second time begins with the same run
+    return new

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import DatasetDict
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from course_lib.material.assets import DATA
+from course_lib.material.data import table
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 KANA = {chr(code) for code in (*range(0x3041, 0x3097), *range(0x30A1, 0x30FD))}  # hiragana, katakana, the long mark
@@ -32,9 +33,8 @@ def sentences() -> DatasetDict:
     with (DATA / "japanese" / "sentences.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     names = list(dict.fromkeys(row["topic"] for row in rows))
-    found = Dataset.from_list([{"sentence": row["sentence"], "text": " ".join(words(row["sentence"])),
-                                "label": names.index(row["topic"]), "english": row["english"]} for row in rows])
-    found = found.cast_column("label", ClassLabel(names=names))
+    found = table([{"sentence": row["sentence"], "text": " ".join(words(row["sentence"])),
+                    "label": names.index(row["topic"]), "english": row["english"]} for row in rows], names)
     return DatasetDict({"train": found.select([i for i in range(len(rows)) if i % 5 != 4]),
                         "test": found.select([i for i in range(len(rows)) if i % 5 == 4])})
 

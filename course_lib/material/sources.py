@@ -1,10 +1,12 @@
-"""The raw files behind the data sets, parsed: wiki markup, Wikipedia leads and articles, two Bible translations."""
+"""The raw files behind the data sets, parsed: movie text, Wikipedia leads and articles, two Bible translations."""
 
 from __future__ import annotations
 
 import ast
 import bz2
+import csv
 import html
+import io
 import json
 import re
 from functools import cache
@@ -12,6 +14,27 @@ from functools import cache
 import numpy as np
 
 from course_lib.material.assets import asset
+
+
+@cache
+def movie_sentences() -> list[dict]:
+    """Sentences of movie reviews, {"text", "rating"}: the mean rating of human readers in [-4, 4]."""
+    lines = asset("movie-sentences", "movieReviewSnippets_GroundTruth.txt").read_text("utf-8").splitlines()[1:]
+    columns = [line.split("\t") for line in lines]
+    return [{"text": text.strip(), "rating": float(rating)} for _, rating, text in columns]
+
+
+def movie_text() -> list[dict]:
+    """{"text", "source"}: sentences of the same reviewers ("review"), and of plot summaries ("plot", 5 to 60 words)."""
+    packed = asset("movie-text", "rotten_tomatoes_corpus_full.csv.bz2").read_bytes()
+    found = []
+    for row in csv.DictReader(io.StringIO(bz2.decompress(packed).decode("utf-8"), newline="")):
+        if row["category"] == "plot":
+            sentences = re.split(r"(?<=[.!?])\s+(?=[\"“(]?[A-Z])|\n+", row["text"])
+            found += [{"text": s.strip(), "source": "plot"} for s in sentences if 5 <= len(s.split()) <= 60]
+        else:
+            found.append({"text": row["text"].strip(), "source": "review"})
+    return found
 
 
 @cache

@@ -1,10 +1,11 @@
 """Teachers: real models that fit in a lesson.
 
-Each of the three teachers is MiniLM-L6 (fetched, 22.7M weights, frozen) plus a low-rank adapter (LoRA) and a head that
-we trained; only those are committed, under data/teachers/. `load_teacher` adds the adapter to the weights and returns
-a plain Hugging Face model.
+Each teacher is MiniLM-L6 (fetched, 22.7M weights, frozen) plus a low-rank adapter (LoRA) and a head that we trained;
+only those are committed, under data/teachers/. `load_teacher` adds the adapter to the weights and returns a plain
+Hugging Face model. A number in a name says how many labels the teacher has seen: `sentiment-500` was trained on the
+500 sentences that keep their label in `load_data("sentiment", labels=500)`, and on nothing else.
 
-    python -m course_lib.material.teachers mlm          train the masked-LM teacher again (also: sentiment, topics)
+    python -m course_lib.material.teachers mlm          train the masked-LM teacher again (or sentiment-500, ...)
     python -m course_lib.material.teachers --score mlm  measure the committed one on its test split
 """
 
@@ -14,10 +15,11 @@ import json
 import platform
 import shutil
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -37,7 +39,7 @@ from transformers import (
 )
 
 from course_lib.material.assets import DATA, asset, cache_folder, manifest
-from course_lib.material.data import load_data
+from course_lib.material.data import half_of, labelled, load_data
 from course_lib.shared.batches import Batches, MaskedBatch, encode, in_order, windows
 from course_lib.shared.files import write_atomically
 from course_lib.shared.masking import IGNORED
@@ -60,8 +62,8 @@ class Teacher:
 def load_teacher(name: str, task: str | None = None) -> Teacher:
     """Load a teacher of the course, a local folder, or a hub model: frozen, in eval mode, ready to be asked.
 
-    name: "mlm", "sentiment", "topics", or a path or hub name; for the latter `task` is "mlm" or "classification"
-    (default: what the model's own config says).
+    name: one of TEACHERS ("mlm", "sentiment-500", ...), or a path or hub name; for the latter `task` is "mlm" or
+    "classification" (default: what the model's own config says).
     Raises: ValueError for an unknown name; AssetError if the encoder cannot be fetched.
     """
     if name in TEACHERS:
@@ -134,6 +136,8 @@ class TeacherRecipe:
     rank: int = 32
     alpha: int = 64
     dropout: float = 0.1
+    labels: int | Literal["all"] | None = None  # as in `load_data`; None: the older split with every label
+    half: int | None = None  # 0 or 1: trained on this half of the training texts, to answer the other one
 
 
 TEACHERS = {
@@ -147,7 +151,24 @@ TEACHERS = {
     "topics": TeacherRecipe(
         data="topics", head=("classifier", "pooler", "LayerNorm"), batch_size=32, max_length=128,
         recipe=Recipe(steps=700, learning_rate=5e-4, warmup=0.1, precision="auto", seed=1, evaluate_every=350)),
+    "sentiment-500": TeacherRecipe(
+        data="sentiment", labels=500, head=("classifier", "pooler", "LayerNorm"), batch_size=32, max_length=64,
+        recipe=Recipe(steps=240, learning_rate=5e-4, seed=1)),
+    "topics-440": TeacherRecipe(
+        data="topics", labels=440, head=("classifier", "pooler", "LayerNorm"), batch_size=16, max_length=64,
+        recipe=Recipe(steps=200, learning_rate=5e-4, seed=1)),
+    "trec-500": TeacherRecipe(
+        data="trec", labels=500, head=("classifier", "pooler", "LayerNorm"), batch_size=32, max_length=64,
+        recipe=Recipe(steps=240, learning_rate=5e-4, seed=1)),
 }
+# Every label is given. A teacher knows the answers to its own training texts by heart, so there are two more: each has
+# seen one half and answers the other ("cross-fitted" answers).
+_ALL_LABELS = TeacherRecipe(
+    data="sentiment", labels="all", head=("classifier", "pooler", "LayerNorm"), batch_size=32, max_length=64, rank=8,
+    alpha=16, recipe=Recipe(steps=400, learning_rate=5e-4, seed=1))
+TEACHERS |= {"sentiment-all": _ALL_LABELS} | {
+    f"sentiment-half-{half}": replace(_ALL_LABELS, half=half, recipe=replace(_ALL_LABELS.recipe, steps=250))
+    for half in (0, 1)}
 
 
 def new_model(made: TeacherRecipe) -> PreTrainedModel:
@@ -158,7 +179,7 @@ def new_model(made: TeacherRecipe) -> PreTrainedModel:
         model = BertForMaskedLM._from_config(config, attn_implementation="eager")
         pooler = False
     else:
-        names = load_data(made.data)["train"].features["label"].names
+        names = load_data(made.data, labels=made.labels)["train"].features["label"].names
         config.id2label, config.label2id = dict(enumerate(names)), {n: i for i, n in enumerate(names)}
         model = BertForSequenceClassification._from_config(config, attn_implementation="eager")
         pooler = True
@@ -221,16 +242,19 @@ def score(model: PreTrainedModel, made: TeacherRecipe, split: str) -> dict[str, 
 
 @cache  # while a teacher learns, its score on the same split is asked for again and again
 def _task(made: TeacherRecipe, split: str) -> SimpleNamespace:
-    tokenizer, rows = load_tokenizer(), load_data(made.data)[split]
+    tokenizer, rows = load_tokenizer(), load_data(made.data, labels=made.labels)[split]
+    if made.half is not None and split == "train":
+        rows = rows.select([i for i, text in enumerate(rows["text"]) if half_of(text) == made.half])
     if made.data == "wikipedia":
         examples = windows(rows, tokenizer, made.max_length)
         fixed = MaskedBatch(tokenizer, generator=torch.Generator().manual_seed(0))
         collate = MaskedBatch(tokenizer)
         return SimpleNamespace(examples=examples, batches=Batches(examples, made.batch_size, collate=collate,
                                seed=made.recipe.seed), in_order=in_order(examples, 64, fixed))
-    examples = encode(rows, tokenizer, made.max_length)
+    examples = encode(labelled(rows), tokenizer, made.max_length)
+    by_length = sorted(examples, key=lambda example: len(example["input_ids"]))  # less padding
     return SimpleNamespace(examples=examples, batches=Batches(examples, made.batch_size, seed=made.recipe.seed),
-                           in_order=in_order(examples))
+                           in_order=in_order(by_length))
 
 
 def build(name: str) -> dict:
@@ -248,7 +272,8 @@ def build(name: str) -> dict:
     scores = {split: round(score(model, made, split)["accuracy"], 2) for split in ("validation", "test")}
     card = {
         "name": name, "base": "minilm-l6", "base_sha256": asset_hash(), "data": made.data,
-        "train_examples": len(task.examples), "train_tokens_per_epoch": int(sum(task.batches.lengths)),
+        "labels": made.labels, "train_examples": len(task.examples),
+        "train_tokens_per_epoch": int(sum(task.batches.lengths)),
         "epochs": round(made.recipe.steps / len(task.batches), 2), "recipe": asdict(made),
         "trained_numbers": sum(t.numel() for t in trained.values()), "accuracy_percent": scores,
         "last_loss": {k: round(v, 4) for k, v in history.steps[-1].items() if k in ("hard", "masked_lm")},

@@ -15,7 +15,7 @@ Original code: castorini/d-bert, folder `dbert/distill`.
 | what | paper | code | here |
 |---|---|---|---|
 | distance of the logits | squared L2: summed over the classes (eq. 4) | `nn.MSELoss()`: mean over the classes too, so 1/classes of it | `as_in="paper"` or `"code"` |
-| weights | alpha and 1 - alpha | two free weights, `ce_lambda` and `distill_lambda` | alpha |
+| weights | alpha and 1 - alpha | two free weights, `ce_lambda` and `distill_lambda` | `alpha`; `logit_weight` where it is not 1 - alpha |
 | order of the pair features | h1, h2, h1 * h2, abs(h1 - h2) (eq. 3) | h1, h2, abs(h1 - h2), h1 * h2: harmless before a linear layer, but weights cannot be exchanged | `as_in="paper"` or `"code"` |
 | dropout | not mentioned | before the last linear layer of the single-sentence model; defined but never used in the pair model | `dropout=`, default 0 |
 | gradient clipping | not mentioned | only the two-dimensional weights outside the embeddings are clipped | the training loop clips everything |
@@ -35,11 +35,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from course_lib.methods.hinton import hard_loss, soft_target_loss
-from course_lib.shared.masking import IGNORED, require_same_shape
+from course_lib.methods.hinton import hard_loss
+from course_lib.shared.masking import IGNORED, at_least_float32, batchmean, require_same_shape
 from course_lib.shared.probes import logits_of, teacher_logits_of
+from course_lib.shared.words import AsIn, require_word
 
-AsIn = Literal["paper", "code"]
 Channels = Literal["static", "tuned", "both"]
 
 # --- The loss --------------------------------------------------------------------------------------------------------
@@ -53,8 +53,15 @@ def logit_distance(student_logits: Float[Tensor, "batch classes"], teacher_logit
     Raises: ValueError for different shapes.
     Source: eq. 4; `distill_birnn.py` (`kd_criterion = nn.MSELoss()`).
     """
-    reduction = {"paper": "batchmean", "code": "mean"}[_known(as_in)]
-    return soft_target_loss(student_logits, teacher_logits, temperature=1.0, form="mse", reduction=reduction)
+    require_same_shape(student_logits, teacher_logits, "distilled BiLSTM", "Give the student as many classes.")
+    mean = batchmean if require_word(as_in, AsIn, "as_in") == "paper" else torch.mean
+    return logit_equation(at_least_float32(student_logits), at_least_float32(teacher_logits), mean)
+
+
+def logit_equation(z_S, z_T, mean=batchmean):
+    """L = mean_n || z_T - z_S ||^2"""
+    difference = z_T - z_S  # z_T - z_S
+    return mean(difference**2)  # mean_n || z_T - z_S ||^2
 
 
 def hard_targets(labels: Int[Tensor, " batch"] | None, teacher_logits: Float[Tensor, "batch classes"]
@@ -67,40 +74,40 @@ def hard_targets(labels: Int[Tensor, " batch"] | None, teacher_logits: Float[Ten
     return favourite if labels is None else torch.where(labels == IGNORED, favourite, labels)
 
 
-def distillation_loss(
+def logit_terms(
     student_logits: Float[Tensor, "batch classes"],
     teacher_logits: Float[Tensor, "batch classes"],
     labels: Int[Tensor, " batch"] | None = None,
     *,
     alpha: float = 0.0,
+    logit_weight: float | None = None,
     as_in: AsIn = "paper",
-) -> Float[Tensor, ""]:
-    """alpha * CE(hard targets, z_S) + (1 - alpha) * logit distance. alpha = 0 was best in the paper.
+) -> dict[str, Float[Tensor, ""]]:
+    """alpha * CE(hard targets, z_S) + (1 - alpha) * logit distance, as weighted terms {"logits", "hard"}.
 
-    labels: class numbers; -100 or None = use the teacher's argmax.
-    Raises: ValueError for alpha outside [0, 1] and for different shapes.
+    labels: class numbers; -100 or None = use the teacher's argmax. alpha: 0 was best in the paper.
+    logit_weight: None = 1 - alpha. The original code has two free weights; with it, alpha may be any number >= 0.
+    A term of weight 0 is left out. Raises: ValueError for weights that are none, and for different shapes.
     Source: eq. 5.
     """
-    return sum(_weighted(student_logits, teacher_logits, labels, alpha, as_in).values())
-
-
-def _weighted(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None, alpha: float, as_in: AsIn
-              ) -> dict[str, Tensor]:
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha={alpha} must lie between 0 (only the teacher's logits) and 1 (only hard labels).")
     require_same_shape(student_logits, teacher_logits, "distilled BiLSTM", "Give the student as many classes.")
+    weight = _logit_weight(alpha, logit_weight)
     terms = {}
-    if alpha < 1:
-        terms["logits"] = (1 - alpha) * logit_distance(student_logits, teacher_logits, as_in=as_in)
-    if alpha > 0:
+    if weight:
+        terms["logits"] = weight * logit_distance(student_logits, teacher_logits, as_in=as_in)
+    if alpha:
         terms["hard"] = alpha * hard_loss(student_logits, hard_targets(labels, teacher_logits))
     return terms
 
 
-def _known(as_in: str) -> AsIn:
-    if as_in not in ("paper", "code"):
-        raise ValueError(f"as_in must be 'paper' or 'code', not {as_in!r}.")
-    return as_in
+def _logit_weight(alpha: float, logit_weight: float | None) -> float:
+    if logit_weight is None and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha={alpha} must lie between 0 (only the teacher's logits) and 1 (only hard labels), or "
+                         "give logit_weight too: two free weights, as in the original code.")
+    weight = 1 - alpha if logit_weight is None else logit_weight
+    if min(alpha, weight) < 0 or alpha == weight == 0:
+        raise ValueError(f"alpha={alpha}, logit_weight={weight}: none may be negative, one must count.")
+    return weight
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,7 @@ class BilstmRecipe:
     """The paper's set-up for training the student. Augmentation has its own numbers in `bilstm_augmentation.py`."""
 
     alpha: float = 0.0
+    logit_weight: float | None = None  # None: 1 - alpha
     as_in: AsIn = "paper"
     hidden: int = 150  # the paper searched {150, 300}
     fc: int = 200  # and {200, 400}
@@ -127,8 +135,8 @@ def terms(student: nn.Module, teacher: nn.Module | None, batch: dict[str, Tensor
     each example BEFORE shuffling. Logits zipped with a shuffled loader are a known bug of public copies.
     """
     recipe = recipe or BilstmRecipe()
-    return _weighted(logits_of(student, batch), teacher_logits_of(teacher, batch), batch.get("labels"), recipe.alpha,
-                     recipe.as_in)
+    return logit_terms(logits_of(student, batch), teacher_logits_of(teacher, batch), batch.get("labels"),
+                       alpha=recipe.alpha, logit_weight=recipe.logit_weight, as_in=recipe.as_in)
 
 
 # --- The student -----------------------------------------------------------------------------------------------------
@@ -152,8 +160,7 @@ class BiLstm(nn.Module):
                  channels: Channels = "both", pair: bool = False, dropout: float = 0.0, pad_token_id: int = 0,
                  as_in: AsIn = "paper"):
         super().__init__()
-        if channels not in ("static", "tuned", "both"):
-            raise ValueError(f"channels must be 'static', 'tuned' or 'both', not {channels!r}.")
+        require_word(channels, Channels, "channels")
         # Clones: two channels must not share memory with each other or with the caller's matrix.
         self.tuned = None if channels == "static" else nn.Embedding.from_pretrained(vectors.clone(), freeze=False)
         self.static = None if channels == "tuned" else nn.Embedding.from_pretrained(vectors.clone(), freeze=True)
@@ -162,7 +169,7 @@ class BiLstm(nn.Module):
         self.fc1 = nn.Linear((8 if pair else 2) * hidden, fc)
         self.dropout = nn.Dropout(dropout)
         self.fc2 = nn.Linear(fc, classes)
-        self.pair, self.pad_token_id, self.as_in = pair, pad_token_id, _known(as_in)
+        self.pair, self.pad_token_id, self.as_in = pair, pad_token_id, require_word(as_in, AsIn, "as_in")
 
     def forward(self, input_ids: Int[Tensor, "batch tokens"], attention_mask: Int[Tensor, "batch tokens"] | None = None,
                 token_type_ids: Int[Tensor, "batch tokens"] | None = None) -> SequenceClassifierOutput:
@@ -221,7 +228,7 @@ def pair_features(first: Float[Tensor, "batch width"], second: Float[Tensor, "ba
         raise ValueError(f"pair features: first {tuple(first.shape)} and second {tuple(second.shape)} differ; "
                          "both sentences must come from the same BiLSTM.")
     product, distance = first * second, (first - second).abs()
-    last = [product, distance] if _known(as_in) == "paper" else [distance, product]
+    last = [product, distance] if require_word(as_in, AsIn, "as_in") == "paper" else [distance, product]
     return torch.cat([first, second, *last], dim=-1)
 
 

@@ -14,7 +14,8 @@ p_pos. Two draws would replace only (1 - p_mask) * p_pos of the words. A known t
 mask, `if X > p_mask`: it hides 90 % of the words, the loss still falls, and only a measured rate (`measured_rates`)
 shows it.
 
-All functions are pure: they take tagged words and a `random.Random`, return new lists and change none they got.
+All functions take tagged words and a `seed` (a number, or a `random.Random` that goes on where it stands), return new
+lists and change none they got.
 
 ## Deviations of the original code
 
@@ -39,7 +40,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-AsIn = Literal["paper", "code"]
+from course_lib.shared.generators import Seed, generator
+from course_lib.shared.words import AsIn, require_word
+
 Tagged = Sequence[tuple[str, str]]  # [("good", "JJ"), ("film", "NN")]
 Strategy = Literal["first", "second", "both"]
 
@@ -50,7 +53,7 @@ STRATEGIES: tuple[Strategy, ...] = ("first", "second", "both")
 # --- One sentence ----------------------------------------------------------------------------------------------------
 
 
-def augment_words(sentence: Tagged, words_by_tag: Mapping[str, Sequence[str]], rng: random.Random, *,
+def augment_words(sentence: Tagged, words_by_tag: Mapping[str, Sequence[str]], seed: Seed, *,
                   p_mask: float = 0.1, p_pos: float = 0.1, p_ngram: float = 0.25,
                   ngram_lengths: Sequence[int] = NGRAM_LENGTHS, as_in: AsIn = "paper") -> list[str]:
     """One noisy copy of a tagged sentence.
@@ -60,7 +63,7 @@ def augment_words(sentence: Tagged, words_by_tag: Mapping[str, Sequence[str]], r
     Source: section 3.3; `augment_paired_data.py`, `generate`.
     """
     _require_probabilities(p_mask, p_pos, p_ngram)
-    words = []
+    words, rng = [], generator(seed)
     for word, tag in sentence:
         draw = rng.random()
         if draw < p_mask:
@@ -72,11 +75,11 @@ def augment_words(sentence: Tagged, words_by_tag: Mapping[str, Sequence[str]], r
     return ngram(words, rng, ngram_lengths, as_in=as_in) if rng.random() < p_ngram else words
 
 
-def ngram(words: Sequence[str], rng: random.Random, lengths: Sequence[int] = NGRAM_LENGTHS, *, as_in: AsIn = "paper"
+def ngram(words: Sequence[str], seed: Seed, lengths: Sequence[int] = NGRAM_LENGTHS, *, as_in: AsIn = "paper"
           ) -> list[str]:
     """One random window of n words, n drawn from `lengths`; a sentence that is not longer than n stays whole."""
-    if as_in not in ("paper", "code"):
-        raise ValueError(f"as_in must be 'paper' or 'code', not {as_in!r}.")
+    require_word(as_in, AsIn, "as_in")
+    rng = generator(seed)
     n = rng.choice(lengths)
     starts = len(words) - n + (as_in == "paper")  # 12 words, n = 5 -> 8 starts; the code forgets the last one
     if len(words) <= n or starts < 1:
@@ -101,7 +104,7 @@ def _require_probabilities(p_mask: float, p_pos: float, p_ngram: float) -> None:
 # --- A data set ------------------------------------------------------------------------------------------------------
 
 
-def augment(sentences: Iterable[Tagged], words_by_tag: Mapping[str, Sequence[str]], *, n_iter: int = 20, seed: int = 0,
+def augment(sentences: Iterable[Tagged], words_by_tag: Mapping[str, Sequence[str]], *, n_iter: int = 20, seed: Seed = 0,
             p_mask: float = 0.1, p_pos: float = 0.1, p_ngram: float = 0.25,
             ngram_lengths: Sequence[int] = NGRAM_LENGTHS, as_in: AsIn = "paper") -> list[list[str]]:
     """Up to `n_iter` new sentences per sentence; no copy of an original and no sentence twice.
@@ -109,7 +112,7 @@ def augment(sentences: Iterable[Tagged], words_by_tag: Mapping[str, Sequence[str
     Returns the new sentences only, as word lists, in the order they were made. Same seed, same sentences.
     Source: section 3.3; n_iter = 20 for single sentences.
     """
-    sentences, rng = list(sentences), random.Random(seed)
+    sentences, rng = list(sentences), generator(seed)
     seen = {_words(sentence) for sentence in sentences}
     made = []
     for sentence in sentences:
@@ -123,7 +126,7 @@ def augment(sentences: Iterable[Tagged], words_by_tag: Mapping[str, Sequence[str
 
 
 def augment_pairs(pairs: Iterable[tuple[Tagged, Tagged]], words_by_tag: Mapping[str, Sequence[str]], *,
-                  n_iter: int = 10, strategies: Sequence[Strategy] = STRATEGIES, seed: int = 0, p_mask: float = 0.1,
+                  n_iter: int = 10, strategies: Sequence[Strategy] = STRATEGIES, seed: Seed = 0, p_mask: float = 0.1,
                   p_pos: float = 0.1, p_ngram: float = 0.25, ngram_lengths: Sequence[int] = NGRAM_LENGTHS,
                   as_in: AsIn = "paper") -> list[tuple[list[str], list[str]]]:
     """Up to `n_iter` new pairs per pair, by changing the first sentence only, the second only, or both.
@@ -131,10 +134,11 @@ def augment_pairs(pairs: Iterable[tuple[Tagged, Tagged]], words_by_tag: Mapping[
     strategies: those that are used. "paper" goes through them in turn, "code" draws one each time.
     Source: section 3.3, last paragraph; n_iter = 10; `augment_paired_data.py`, `main`.
     """
+    require_word(as_in, AsIn, "as_in")
     unknown = set(strategies) - set(STRATEGIES)
     if unknown or not strategies:
         raise ValueError(f"strategies {list(strategies)}: choose some of {list(STRATEGIES)}.")
-    pairs, rng = list(pairs), random.Random(seed)
+    pairs, rng = list(pairs), generator(seed)
     seen = {(_words(first), _words(second)) for first, second in pairs}
     made = []
     for pair in pairs:
@@ -199,15 +203,15 @@ def _by_look(word: str) -> str:
 # --- Measuring -------------------------------------------------------------------------------------------------------
 
 
-def measured_rates(sentence: Tagged, words_by_tag: Mapping[str, Sequence[str]], *, repeats: int = 20_000, seed: int = 0,
-                   p_mask: float = 0.1, p_pos: float = 0.1, p_ngram: float = 0.25,
+def measured_rates(sentence: Tagged, words_by_tag: Mapping[str, Sequence[str]], *, repeats: int = 20_000,
+                   seed: Seed = 0, p_mask: float = 0.1, p_pos: float = 0.1, p_ngram: float = 0.25,
                    ngram_lengths: Sequence[int] = NGRAM_LENGTHS, as_in: AsIn = "paper") -> dict:
     """What really happens to the words: rates of masked, replaced and kept words, of n-grams, and of their lengths.
 
     A replaced word is recognised because it differs, so give it `words_by_tag` without the words of the sentence.
     Returns: mask_rate, pos_rate, kept_rate (per word), ngram_rate (per sentence), ngram_length_share ({"1": ...}).
     """
-    rng, original = random.Random(seed), _words(sentence)
+    rng, original = generator(seed), _words(sentence)
     words, lengths = Counter(), Counter()
     for _ in range(repeats):
         whole = augment_words(sentence, words_by_tag, rng, p_mask=p_mask, p_pos=p_pos, p_ngram=0, as_in=as_in)

@@ -125,13 +125,27 @@ def top_k_loss(student_logits: Float[Tensor, "*where classes"], teacher: TopK,
     if student_logits.shape[-1] != teacher.classes or student_logits.shape[:-1] != teacher.ids.shape[:-1]:
         raise ValueError(f"top-k labels: student {tuple(student_logits.shape)} and teacher {tuple(teacher.ids.shape)} "
                          f"out of {teacher.classes} classes differ; the same rows and the same vocabulary are needed.")
-    log_q = log_soft_targets(keep(student_logits, mask), teacher.temperature)  # (rows, classes)
     ids, log_p = keep(teacher.ids, mask), at_least_float32(keep(teacher.log_probs, mask))  # (rows, k)
-    loss = (log_p.exp() * (log_p - log_q.gather(-1, ids))).sum(dim=-1)
+    log_r = None
     if ids.shape[-1] < teacher.classes:
-        rest = at_least_float32(keep(teacher.rest_log_prob[..., None], mask))[:, 0]
-        loss = loss + rest.exp() * (rest - _log_mass_outside(log_q, ids))
-    return loss.mean() * (teacher.temperature**2 if scale_by_t_squared else 1.0)
+        log_r = at_least_float32(keep(teacher.rest_log_prob[..., None], mask))[:, 0]
+    loss = top_k_equation(keep(student_logits, mask), ids, log_p, log_r, teacher.temperature)
+    return loss if scale_by_t_squared else loss / teacher.temperature**2
+
+
+def top_k_equation(z_S, ids, log_p, log_r, T):
+    """L = T^2 mean_n ( sum_top p_i (log p_i - log q_i) + r_p (log r_p - log r_q) )"""
+    log_q = log_soft_targets(z_S, T)  # log q_i = log softmax(z_S / T)
+    kl = log_p.exp() * (log_p - log_q.gather(-1, ids))  # p_i (log p_i -
+    kl = kl.sum(dim=-1)  # sum_top
+    if log_r is not None:
+        kl = kl + _rest_kl(log_r, log_q, ids)  # r_p (log r_p - log r_q)
+    return T**2 * kl.mean()  # T^2 mean_n
+
+
+def _rest_kl(log_r: Float[Tensor, " rows"], log_q: Float[Tensor, "rows classes"], ids: Int[Tensor, "rows k"]
+             ) -> Float[Tensor, " rows"]:
+    return log_r.exp() * (log_r - _log_mass_outside(log_q, ids))
 
 
 def bytes_per_row(classes: int, k: int | None = None) -> int:

@@ -53,14 +53,16 @@ from transformers import (
     PreTrainedModel,
 )
 
-from course_lib.methods.hinton import hard_loss, soft_target_loss
+from course_lib.methods.hinton import distillation_loss, hard_loss, soft_target_loss
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.layer_maps import LayerMap
-from course_lib.shared.masking import IGNORED, at_least_float32, keep, require_mask, require_same_shape
+from course_lib.shared.masking import IGNORED, at_least_float32, batchmean, keep, require_mask, require_same_shape
 from course_lib.shared.starts import copy_module
 from course_lib.shared.students import blocks, require_eval
+from course_lib.shared.words import AsIn, require_word
 
 Positions = Literal["all", "masked"]
+TokenTypes = Literal["fold", "drop"]
 Logits = Float[Tensor, "batch tokens vocabulary"]
 States = Float[Tensor, "*where hidden"]
 
@@ -93,8 +95,13 @@ def cosine_loss(student: States, teacher: States, mask: Shaped[Tensor, "*where"]
     Source: section 2; distiller.py, `step` (`CosineEmbeddingLoss`).
     """
     require_same_shape(student, teacher, "cosine loss", "For other widths, map one side with projections.Projection.")
-    student, teacher = at_least_float32(keep(student, mask)), at_least_float32(keep(teacher, mask))
-    return (1 - F.cosine_similarity(student, teacher, dim=-1)).mean()  # (kept, hidden) -> (kept,) -> ()
+    return cosine_equation(at_least_float32(keep(student, mask)), at_least_float32(keep(teacher, mask)))
+
+
+def cosine_equation(h_S, h_T):
+    """L_cos = mean_n (1 - cos(h_S, h_T))"""
+    cos = F.cosine_similarity(h_S, h_T, dim=-1)  # cos(h_S, h_T)
+    return (1 - cos).mean()  # mean_n (1 - cos(h_S, h_T))
 
 
 def logit_mse(student_logits: Logits, teacher_logits: Logits, mask: Shaped[Tensor, "batch tokens"] | None = None
@@ -104,17 +111,21 @@ def logit_mse(student_logits: Logits, teacher_logits: Logits, mask: Shaped[Tenso
     Source: distiller.py, `step` (`MSELoss(reduction="sum")` divided by the rows); not in the paper.
     """
     require_same_shape(student_logits, teacher_logits, "logit MSE", "Both models need one vocabulary.")
-    difference = at_least_float32(keep(student_logits, mask)) - at_least_float32(keep(teacher_logits, mask))
-    return difference.pow(2).sum(dim=-1).mean()
+    return logit_mse_equation(*(at_least_float32(keep(z, mask)) for z in (student_logits, teacher_logits)))
+
+
+def logit_mse_equation(z_S, z_T):
+    """L = mean_n sum_i (z_S - z_T)^2"""
+    difference = z_S - z_T  # z_S - z_T
+    return batchmean(difference.pow(2))  # mean_n sum_i (z_S - z_T)^2
 
 
 def positions_that_count(attention_mask: Int[Tensor, "batch tokens"], labels: Int[Tensor, "batch tokens"] | None,
                          positions: Positions) -> Shaped[Tensor, "batch tokens"]:
     """The mask of L_ce: every real token ("all"), or only where a word was hidden ("masked")."""
+    require_word(positions, Positions, "positions")
     if positions == "all":
         return attention_mask.bool()
-    if positions != "masked":
-        raise ValueError(f"positions must be 'all' or 'masked', not {positions!r}.")
     if labels is None:
         raise ValueError("positions='masked' needs labels: the masked positions are those whose label is not -100.")
     return attention_mask.bool() & (labels != IGNORED)
@@ -177,19 +188,21 @@ def terms(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor], reci
 
 
 def span_loss(student_spans: Float[Tensor, "2 batch tokens"], teacher_spans: Float[Tensor, "2 batch tokens"],
-              positions: Int[Tensor, "2 batch"], mask: Shaped[Tensor, "batch tokens"] | None = None, *,
+              positions: Int[Tensor, "2 batch"] | None, mask: Shaped[Tensor, "batch tokens"] | None = None, *,
               temperature: float = 2.0, hard_weight: float = 0.5, soft_weight: float = 0.5) -> Float[Tensor, ""]:
     """Question answering: soft and hard loss on the start and on the end of the answer, each averaged over the two.
 
-    student_spans, teacher_spans: start logits and end logits, stacked; positions: the true start and end.
+    student_spans, teacher_spans: start logits and end logits, stacked; positions: the true start and end, or None
+        with hard_weight=0. A weight of 0 removes its term.
     mask: tokens that can be an answer. The original compares padded positions as well; with a mask they drop out.
     Source: distillation/run_squad_w_distillation.py.
     """
     require_same_shape(student_spans, teacher_spans, "answer spans")
     if mask is not None:
         student_spans, teacher_spans = (_without_padding(x, mask, temperature) for x in (student_spans, teacher_spans))
-    soft = soft_target_loss(student_spans, teacher_spans, temperature=temperature)  # (2, B, T): tokens are the classes
-    return soft_weight * soft + hard_weight * hard_loss(student_spans, positions)
+    # (2, B, T): the tokens are the classes
+    return distillation_loss(student_spans, teacher_spans, positions, temperature=temperature, hard_weight=hard_weight,
+                             soft_weight=soft_weight)
 
 
 def _without_padding(logits: Tensor, mask: Tensor, temperature: float) -> Tensor:
@@ -241,8 +254,7 @@ def student_config(teacher: BertConfig, layers: int | None = None) -> DistilBert
 
 
 def student_from(teacher: PreTrainedModel, *, layers: int | None = None, layer_map: LayerMap | None = None,
-                 as_in: Literal["paper", "code"] = "paper", token_types: Literal["fold", "drop"] | None = None
-                 ) -> PreTrainedModel:
+                 as_in: AsIn = "paper", token_types: TokenTypes | None = None) -> PreTrainedModel:
     """A DistilBERT student for the teacher's task: embeddings, chosen blocks and masked-LM head copied.
 
     layers: depth, default half the teacher's. layer_map: pairs (student block, teacher block); default
@@ -259,7 +271,8 @@ def student_from(teacher: PreTrainedModel, *, layers: int | None = None, layer_m
     student = SAME_TASK[type(teacher)](student_config(teacher.config, layers)).to(teacher.device, teacher.dtype)
     depth, teacher_depth = len(blocks(student)), len(blocks(teacher))
     layer_map = layer_map or layer_maps.distilbert(depth, teacher_depth, as_in=as_in)
-    fold = (token_types or ("fold" if as_in == "paper" else "drop")) == "fold"
+    token_types = token_types or ("fold" if require_word(as_in, AsIn, "as_in") == "paper" else "drop")
+    fold = require_word(token_types, TokenTypes, "token_types") == "fold"
     _copy_embeddings(student, teacher, fold_token_types=fold)
     for s, t in layer_maps.check(layer_map, depth, teacher_depth):
         if 0 in (s, t):

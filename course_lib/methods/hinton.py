@@ -30,11 +30,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from course_lib.shared.masking import IGNORED, at_least_float32, keep, require_mask, require_same_shape
+from course_lib.shared.masking import IGNORED, at_least_float32, batchmean, keep, require_mask, require_same_shape
 from course_lib.shared.probes import logits_of, teacher_logits_of
+from course_lib.shared.words import require_word
 
 Form = Literal["kl", "cross_entropy", "mse"]
 Reduction = Literal["batchmean", "mean"]
+Positions = Literal["all", "labelled"]
+MEANS = {"batchmean": batchmean, "mean": torch.mean}  # of (rows, classes)
 
 
 def log_soft_targets(logits: Float[Tensor, "*where classes"], temperature: float) -> Float[Tensor, "*where classes"]:
@@ -76,6 +79,7 @@ def soft_target_loss(
         mse            sum_i (z_T,i / T - z_S,i / T)^2
 
     student_logits, teacher_logits: (examples, classes) or (batch, tokens, classes).
+        The teacher's logits are not detached: take them under `torch.no_grad()`, or the teacher learns as well.
     mask: one mark per example or token, 1 = keep.
     temperature: T, for both models.
     reduction: "batchmean" = mean over the kept rows of the sum over classes; "mean" divides by the classes as well
@@ -87,36 +91,71 @@ def soft_target_loss(
         nothing, a bad temperature or knob.
     Source: section 2 and eq. 1-2.
     """
-    require_same_shape(student_logits, teacher_logits, "soft targets",
-                       "Both models need the same classes (or the same vocabulary) and the same tokens.")
-    student_rows = at_least_float32(keep(student_logits, mask))  # (B, T, C) -> (kept, C)
-    teacher_rows = at_least_float32(keep(teacher_logits, mask))
-    per_class = _per_class(student_rows, teacher_rows, temperature, form)  # (kept, C)
-    if reduction not in ("batchmean", "mean"):
-        raise ValueError(f"reduction must be 'batchmean' or 'mean', not {reduction!r}.")
-    loss = per_class.sum(dim=-1).mean() if reduction == "batchmean" else per_class.mean()
+    rows = _rows(student_logits, teacher_logits, mask)
+    mean = MEANS[require_word(reduction, Reduction, "reduction")]
+    if require_word(form, Form, "form") == "kl":
+        loss = kl_equation(*rows, temperature, mean)
+        return loss if scale_by_t_squared else loss / temperature**2
+    equation = {"cross_entropy": cross_entropy_equation, "mse": mse_equation}[form]
+    loss = equation(*rows, temperature, mean)
     return loss * temperature**2 if scale_by_t_squared else loss
 
 
-def _per_class(student: Float[Tensor, "rows classes"], teacher: Float[Tensor, "rows classes"],
-               temperature: float, form: Form) -> Float[Tensor, "rows classes"]:
-    student_log_probs = log_soft_targets(student, temperature)
-    teacher_log_probs = log_soft_targets(teacher, temperature)
-    match form:
-        case "kl":
-            return teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)
-        case "cross_entropy":
-            return -teacher_log_probs.exp() * student_log_probs
-        case "mse":
-            return ((student - teacher) / temperature) ** 2
-    raise ValueError(f"form must be 'kl', 'cross_entropy' or 'mse', not {form!r}.")
+# The equations: called by the losses, shown by the chapters. A comment names the term that its line computes.
+
+
+def kl_equation(z_S, z_T, T, mean=batchmean):
+    """L = T^2 mean_n sum_i p_i (log p_i - log q_i)"""
+    log_p = log_soft_targets(z_T, T)  # log p_i = log softmax(z_T / T)
+    log_q = log_soft_targets(z_S, T)  # log q_i = log softmax(z_S / T)
+    kl = log_p.exp() * (log_p - log_q)  # p_i (log p_i - log q_i)
+    return T**2 * mean(kl)  # T^2 mean_n sum_i
+
+
+def cross_entropy_equation(z_S, z_T, T, mean=batchmean):
+    """L = mean_n sum_i - p_i log q_i"""
+    p = soft_targets(z_T, T)  # p_i = softmax(z_T / T)
+    log_q = log_soft_targets(z_S, T)  # log q_i = log softmax(z_S / T)
+    return mean(-p * log_q)  # mean_n sum_i -
+
+
+def mse_equation(z_S, z_T, T, mean=batchmean):
+    """L = mean_n sum_i ((z_S - z_T) / T)^2"""
+    difference = (z_S - z_T) / T  # (z_S - z_T) / T
+    return mean(difference**2)  # mean_n sum_i ((z_S - z_T) / T)^2
+
+
+def soft_cross_entropy(
+    student_logits: Float[Tensor, "*where classes"],
+    teacher_logits: Float[Tensor, "*where classes"],
+    mask: Shaped[Tensor, "*where"] | None = None,
+    *,
+    temperature: float,
+    reduction: Reduction = "batchmean",
+) -> Float[Tensor, ""]:
+    """The form without the factor T^2 that PKD and TinyBERT print. Arguments and errors as in `soft_target_loss`."""
+    mean = MEANS[require_word(reduction, Reduction, "reduction")]
+    return cross_entropy_equation(*_rows(student_logits, teacher_logits, mask), temperature, mean)
+
+
+def _rows(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
+          ) -> tuple[Float[Tensor, "kept classes"], Float[Tensor, "kept classes"]]:
+    require_same_shape(student_logits, teacher_logits, "soft targets",
+                       "Both models need the same classes (or the same vocabulary) and the same tokens.")
+    student, teacher = (at_least_float32(keep(z, mask)) for z in (student_logits, teacher_logits))  # -> (kept, C)
+    return student, teacher
 
 
 def teacher_entropy(teacher_logits: Float[Tensor, "*where classes"], mask: Shaped[Tensor, "*where"] | None = None, *,
                     temperature: float) -> Float[Tensor, ""]:
     """The part of the soft cross-entropy that no student can remove: -sum_i p_i log p_i, mean over kept rows."""
-    log_probs = log_soft_targets(keep(teacher_logits, mask), temperature)
-    return -(log_probs.exp() * log_probs).sum(dim=-1).mean()
+    return entropy_equation(keep(teacher_logits, mask), temperature)
+
+
+def entropy_equation(z_T, T):
+    """H = mean_n sum_i - p_i log p_i"""
+    log_p = log_soft_targets(z_T, T)  # log p_i = log softmax(z_T / T)
+    return -(log_p.exp() * log_p).sum(dim=-1).mean()  # mean_n sum_i - p_i
 
 
 def high_temperature_limit(
@@ -132,9 +171,14 @@ def high_temperature_limit(
     Source: section 2.1, eq. 3-4 (there the logits are assumed to have zero mean already).
     """
     require_same_shape(student_logits, teacher_logits, "logit matching")
-    difference = at_least_float32(keep(student_logits, mask)) - at_least_float32(keep(teacher_logits, mask))
-    centred = difference - difference.mean(dim=-1, keepdim=True)
-    return 0.5 * (centred**2).mean(dim=-1).mean()
+    return logit_matching_equation(*(at_least_float32(keep(z, mask)) for z in (student_logits, teacher_logits)))
+
+
+def logit_matching_equation(z_S, z_T):
+    """L = 1/2 mean_n mean_i (d_i - mean_j d_j)^2"""
+    d = z_S - z_T  # d_i = z_S,i - z_T,i
+    centred = d - d.mean(dim=-1, keepdim=True)  # d_i - mean_j d_j
+    return 0.5 * (centred**2).mean(dim=-1).mean()  # 1/2 mean_n mean_i
 
 
 def hard_loss(student_logits: Float[Tensor, "*where classes"], labels: Int[Tensor, "*where"],
@@ -153,7 +197,13 @@ def hard_loss(student_logits: Float[Tensor, "*where classes"], labels: Int[Tenso
     if labels.min() < 0 or labels.max() >= rows.shape[-1]:
         raise ValueError(f"hard loss: labels reach from {labels.min()} to {labels.max()}, but the student has "
                          f"{rows.shape[-1]} classes (0 to {rows.shape[-1] - 1}). Use {IGNORED} for 'no label'.")
-    return F.cross_entropy(at_least_float32(rows), labels)
+    return hard_equation(at_least_float32(rows), labels)
+
+
+def hard_equation(z_S, y):
+    """L = mean_n - log q(y)"""
+    log_q = z_S.log_softmax(dim=-1)  # log q = log softmax(z_S)
+    return F.nll_loss(log_q, y)  # mean_n - log q(y)
 
 
 def distillation_loss(
@@ -178,14 +228,21 @@ def distillation_loss(
     """
     if min(hard_weight, soft_weight) < 0 or hard_weight == soft_weight == 0:
         raise ValueError(f"hard_weight={hard_weight}, soft_weight={soft_weight}: none may be negative, one must count.")
-    loss = torch.zeros((), dtype=at_least_float32(student_logits).dtype, device=student_logits.device)
+    soft = hard = 0.0
     if soft_weight:
-        loss = loss + soft_weight * soft_target_loss(
+        soft = soft_target_loss(
             student_logits, _needed(teacher_logits, "teacher_logits", "soft_weight"), mask, temperature=temperature,
             form=form, reduction=reduction, scale_by_t_squared=scale_by_t_squared)
     if hard_weight:
-        loss = loss + hard_weight * hard_loss(student_logits, _needed(labels, "labels", "hard_weight"), mask)
-    return loss
+        hard = hard_loss(student_logits, _needed(labels, "labels", "hard_weight"), mask)
+    return distillation_equation(soft, hard, soft_weight, hard_weight)
+
+
+def distillation_equation(L_soft, L_hard, w_soft, w_hard):
+    """L = w_soft L_soft + w_hard L_hard"""
+    soft = w_soft * L_soft  # w_soft L_soft
+    hard = w_hard * L_hard  # w_hard L_hard
+    return soft + hard  # +
 
 
 def _needed(tensor: Tensor | None, name: str, weight: str) -> Tensor:
@@ -208,7 +265,7 @@ class HintonRecipe:
     reduction: Reduction = "batchmean"
     scale_by_t_squared: bool = True
     # For a masked-LM head: distil at every real token, or only where there is a label (the masked positions)?
-    positions: Literal["all", "labelled"] = "all"
+    positions: Positions = "all"
 
 
 def terms(student: nn.Module, teacher: nn.Module | None, batch: dict[str, Tensor],
@@ -230,9 +287,12 @@ def terms(student: nn.Module, teacher: nn.Module | None, batch: dict[str, Tensor
     return out
 
 
-def positions_that_count(logits: Tensor, batch: dict[str, Tensor], positions: Literal["all", "labelled"]
-                         ) -> Tensor | None:
-    """None for sentence logits; for token logits the real tokens, or only those that have a label."""
+def positions_that_count(logits: Tensor, batch: dict[str, Tensor], positions: Positions) -> Tensor | None:
+    """None for sentence logits; for token logits the real tokens, or only those that have a label.
+
+    Raises: ValueError for another word: DistilBERT's "masked" is called "labelled" here.
+    """
+    require_word(positions, Positions, "positions")
     if logits.ndim == 2:
         return None
     real = batch["attention_mask"].bool()
@@ -243,7 +303,7 @@ def positions_that_count(logits: Tensor, batch: dict[str, Tensor], positions: Li
 
 
 @dataclass(frozen=True)
-class LogitLoss:
+class Published:
     """How one code base sets the knobs. `fixed_temperature` None = the caller's T."""
 
     who: str
@@ -270,28 +330,35 @@ class LogitLoss:
             form=self.form, reduction=self.reduction, scale_by_t_squared=self.scale_by_t_squared)
 
 
-LOGIT_LOSSES: dict[str, LogitLoss] = {
-    "hard": LogitLoss("no teacher", "cross-entropy with the labels alone", soft=False),
-    "textbook": LogitLoss("torchdistill, the common Trainer tutorial", "hard CE + T^2 KL, summed over classes"),
-    "paper": LogitLoss("Hinton's formula as printed", "CE instead of KL: the teacher's entropy is added",
+class _ByName(dict[str, Published]):
+    def __missing__(self, name: str) -> Published:
+        theirs = [short for short, loss in self.items() if name.lower() in loss.who.lower()]
+        meant = f"{name} computes {' or '.join(map(repr, theirs))}. " if theirs else ""
+        raise KeyError(f"No logit loss is called {name!r}. {meant}Known: {', '.join(self)}.")
+
+
+LOGIT_LOSSES = _ByName({
+    "hard": Published("no teacher", "cross-entropy with the labels alone", soft=False),
+    "textbook": Published("torchdistill, the common Trainer tutorial", "hard CE + T^2 KL, summed over classes"),
+    "paper": Published("Hinton's formula as printed", "CE instead of KL: the teacher's entropy is added",
                        form="cross_entropy"),
-    "mean": LogitLoss("haitongli, PKD as shipped", "KLDivLoss 'mean' divides by the classes too", reduction="mean"),
-    "soft_only": LogitLoss("RepDistiller, KD-Zoo", "the soft part only, times T^2", hard=False),
-    "no_t_squared": LogitLoss("torchdistill with alpha = 0", "that branch forgets T^2", hard=False,
+    "mean": Published("haitongli, PKD as shipped", "KLDivLoss 'mean' divides by the classes too", reduction="mean"),
+    "soft_only": Published("RepDistiller, KD-Zoo", "the soft part only, times T^2", hard=False),
+    "no_t_squared": Published("torchdistill with alpha = 0", "that branch forgets T^2", hard=False,
                               scale_by_t_squared=False),
-    "tinybert_t1": LogitLoss("TinyBERT, T = 1", "CE, mean over classes too", hard=False, form="cross_entropy",
+    "tinybert_t1": Published("TinyBERT, T = 1", "CE, mean over classes too", hard=False, form="cross_entropy",
                              reduction="mean", scale_by_t_squared=False, fixed_temperature=1.0),
-    "tinybert": LogitLoss("TinyBERT, same T as the others", "the same, and no T^2", hard=False, form="cross_entropy",
+    "tinybert": Published("TinyBERT, same T as the others", "the same, and no T^2", hard=False, form="cross_entropy",
                           reduction="mean", scale_by_t_squared=False),
-    "textbrewer_ce": LogitLoss("TextBrewer kd_ce", "CE = KL + entropy of the teacher, no T^2", hard=False,
+    "textbrewer_ce": Published("TextBrewer kd_ce", "CE = KL + entropy of the teacher, no T^2", hard=False,
                                form="cross_entropy", scale_by_t_squared=False),
-    "textbrewer_mse": LogitLoss("TextBrewer kd_mse", "squared difference of logits / T, mean over classes, no T^2",
+    "textbrewer_mse": Published("TextBrewer kd_mse", "squared difference of logits / T, mean over classes, no T^2",
                                 hard=False, form="mse", reduction="mean", scale_by_t_squared=False),
-    "bilstm_paper": LogitLoss("Distilled BiLSTM, paper", "squared distance of raw logits, summed over classes",
+    "bilstm_paper": Published("Distilled BiLSTM, paper", "squared distance of raw logits, summed over classes",
                               hard=False, form="mse", fixed_temperature=1.0),
-    "bilstm_code": LogitLoss("Distilled BiLSTM, code", "nn.MSELoss: mean over classes too", hard=False, form="mse",
+    "bilstm_code": Published("Distilled BiLSTM, code", "nn.MSELoss: mean over classes too", hard=False, form="mse",
                              reduction="mean", fixed_temperature=1.0),
-}
+})
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ The authors never published distillation code. The table compares the re-impleme
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -39,7 +40,9 @@ from course_lib.shared import probes
 from course_lib.shared.masking import at_least_float32, masked_mean, mean_per_sentence, require_mask, require_same_shape
 from course_lib.shared.probes import Reading, merge_heads, scaled_dot_products, split_heads
 from course_lib.shared.students import require_eval
+from course_lib.shared.words import require_word
 
+Version = Literal["v1", "v2"]
 Average = Literal["sentence", "tokens", "padded"]
 
 PerHead = Float[Tensor, "batch heads tokens d_head"]
@@ -72,18 +75,19 @@ def relation_kl(
     if mask is None:
         mask = torch.ones(batch, tokens, dtype=torch.bool, device=student_scores.device)
     padded = ~require_mask(mask, (batch, tokens), "relation")[:, None, None, :]  # (B, 1, 1, T)
-    student_log = student_scores.masked_fill(padded, torch.finfo(student_scores.dtype).min).log_softmax(dim=-1)
-    teacher_log = teacher_scores.masked_fill(padded, torch.finfo(teacher_scores.dtype).min).log_softmax(dim=-1)
-    divergence = teacher_log.exp() * (teacher_log - student_log)
-    per_query = divergence.sum(dim=-1).mean(dim=1)  # (B, A, T, T) -> (B, A, T) -> (B, T)
-    match average:
-        case "sentence":
-            return mean_per_sentence(per_query, mask)
-        case "tokens":
-            return masked_mean(per_query, mask)
-        case "padded":
-            return per_query.mean()
-    raise ValueError(f"average must be 'sentence', 'tokens' or 'padded', not {average!r}.")
+    lowest = torch.finfo(student_scores.dtype).min
+    means = {"sentence": partial(mean_per_sentence, mask=mask), "tokens": partial(masked_mean, mask=mask),
+             "padded": torch.mean}  # each: (B, T) -> ()
+    return relation_equation(student_scores.masked_fill(padded, lowest), teacher_scores.masked_fill(padded, lowest),
+                             means[require_word(average, Average, "average")])
+
+
+def relation_equation(S_S, S_T, mean=torch.mean):
+    """L = mean_t mean_a KL(R_T || R_S)"""
+    log_R_S = S_S.log_softmax(dim=-1)  # R_S = softmax(S_S)
+    log_R_T = S_T.log_softmax(dim=-1)  # R_T = softmax(S_T)
+    kl = (log_R_T.exp() * (log_R_T - log_R_S)).sum(dim=-1)  # KL(R_T || R_S)
+    return mean(kl.mean(dim=1))  # mean_t mean_a: (B, A, T) -> (B, T) -> ()
 
 
 def _require_same_relations(student: Tensor, teacher: Tensor) -> None:
@@ -98,9 +102,9 @@ def _require_same_relations(student: Tensor, teacher: Tensor) -> None:
 # --- Version 1: attention and value relation of the last layer ------------------------------------------------------
 
 
-def attention_transfer(student_queries: PerHead, student_keys: PerHead, teacher_queries: PerHead, teacher_keys: PerHead,
-                       mask: Shaped[Tensor, "batch tokens"] | None = None, *, average: Average = "sentence"
-                       ) -> Float[Tensor, ""]:
+def attention_relation_transfer(student_queries: PerHead, student_keys: PerHead, teacher_queries: PerHead,
+                                teacher_keys: PerHead, mask: Shaped[Tensor, "batch tokens"] | None = None, *,
+                                average: Average = "sentence") -> Float[Tensor, ""]:
     """L_AT: the student attends where the teacher attends. Each side divides by its own sqrt(d_k).
 
     Arguments are per head, (batch, heads, tokens, d_head); d_head may differ, heads must not. Source: v1 eq. 3.
@@ -175,7 +179,7 @@ def assistant_config(student_config: PretrainedConfig, teacher_config: Pretraine
 class MiniLmRecipe:
     """The papers' choices. `relation_heads` 48 for a base-size teacher, 64 for a large one (v2 only)."""
 
-    version: Literal["v1", "v2"] = "v1"
+    version: Version = "v1"
     relation_heads: int = 48
     average: Average = "sentence"
     weights: tuple[float, ...] = (1.0, 1.0, 1.0)  # v1: attention, value relation; v2: QQ, KK, VV
@@ -194,20 +198,16 @@ def terms(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor], reci
     with torch.no_grad():
         teacher_qkv, _ = _layer(probes.read(require_eval(teacher), batch), recipe.teacher_layer, "teacher")
     student_qkv, mask = _layer(probes.read(student, batch), recipe.student_layer, "student")
-    if recipe.version == "v1":
-        losses = _v1(student_qkv, teacher_qkv, mask, recipe)
-    elif recipe.version == "v2":
-        losses = _v2(student_qkv, teacher_qkv, mask, recipe)
-    else:
-        raise ValueError(f"version must be 'v1' or 'v2', not {recipe.version!r}.")
+    losses_of = {"v1": _v1, "v2": _v2}[require_word(recipe.version, Version, "version")]
+    losses = losses_of(student_qkv, teacher_qkv, mask, recipe)
     weighted = zip(losses.items(), recipe.weights, strict=False)  # v1 has two terms and leaves the third weight
     return {name: weight * loss for (name, loss), weight in weighted if weight}
 
 
 def _v1(student: Projections, teacher: Projections, mask: Tensor, recipe: MiniLmRecipe) -> dict[str, Tensor]:
     return {
-        "attention": attention_transfer(student["q"], student["k"], teacher["q"], teacher["k"], mask,
-                                        average=recipe.average),
+        "attention": attention_relation_transfer(student["q"], student["k"], teacher["q"], teacher["k"], mask,
+                                                 average=recipe.average),
         "value_relation": value_relation_transfer(student["v"], teacher["v"], mask, average=recipe.average),
     }
 

@@ -14,7 +14,14 @@ word, half the teacher's distribution, plus next-sentence prediction. Three stra
 pre-training; its learning rates are in `mobilebert_schedule.py`). Progressive wins by about half a point. The
 embeddings and the classifier are copied, not learned.
 
-"code" means the TF2 port (tensorflow/models, official/projects/mobilebert) where no other name stands.
+There are two published codes. `as_in="code"` is the TF2 port (tensorflow/models, official/projects/mobilebert), and so is
+"code" in the table where no other name stands. The first one, TF1 (google-research, mobilebert), is a mixture that no
+single word sets; write its sum from the parts, with recipe.as_in="paper" for all else:
+
+    feature map       100 * feature_map_mse(student, teacher, mask)                      epsilon 1e-12, as the paper
+    mean, variance    5000 and 5 * over_all_teacher_layers(mean_difference, student, teacher_layers, mask)
+    attention         attention_transfer(student_scores, teacher_scores, mask, as_in="code")          cross-entropy
+    everything        divided by the number of layers; masked LM with as_in="code"                 denominator + 1e-5
 
 ## Deviations of the original code
 
@@ -37,6 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -44,12 +52,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from course_lib.methods.hinton import hard_loss
 from course_lib.shared import probes
 from course_lib.shared.masking import IGNORED, at_least_float32, masked_mean, require_mask, require_same_shape
 from course_lib.shared.probes import Reading
 from course_lib.shared.students import require_eval
+from course_lib.shared.words import AsIn, require_word
 
-AsIn = Literal["paper", "code"]
+OverTokens = Literal["mean", "sum"]
+Strategy = Literal["auxiliary", "joint", "progressive"]
 Features = Float[Tensor, "batch tokens body"]
 Scores = Float[Tensor, "batch heads queries keys"]
 Mask = Shaped[Tensor, "batch tokens"]
@@ -78,26 +89,59 @@ def feature_map_mse(student: Features, teacher: Features, mask: Mask | None = No
     Source: paper eq. 1 and the text below it; code: build_losses.
     """
     student, teacher = _same(student, teacher, "feature map", SAME_BODY)
+    eps = EPSILON[require_word(as_in, AsIn, "as_in")]
+    require_word(over_tokens, ("mean", "sum", "none"), "over_tokens")
+
+    def mean(per_token: Float[Tensor, "batch tokens"]) -> Tensor:
+        if over_tokens == "none":
+            return per_token
+        return masked_mean(per_token, mask) * _summed_positions(per_token, mask, over_tokens)
+
     if normalise:
-        student, teacher = (F.layer_norm(h, h.shape[-1:], eps=_epsilon(as_in)) for h in (student, teacher))
-    per_token = (student - teacher).square().mean(dim=-1)  # (B, T, N) -> (B, T)
-    if over_tokens == "none":
-        return per_token
-    return masked_mean(per_token, mask) * _summed_positions(per_token, mask, over_tokens)
+        return feature_map_equation(student, teacher, eps, mean)
+    return raw_feature_map_equation(student, teacher, mean)
+
+
+def feature_map_equation(H_S, H_T, eps=EPSILON["paper"], mean=torch.mean):
+    """L_FMT = mean_t mean_n (norm(H_T) - norm(H_S))^2"""
+    norm_S = F.layer_norm(H_S, H_S.shape[-1:], eps=eps)  # norm(H_S)
+    norm_T = F.layer_norm(H_T, H_T.shape[-1:], eps=eps)  # norm(H_T)
+    squares = (norm_S - norm_T).square()  # (norm(H_T) - norm(H_S))^2
+    return mean(squares.mean(dim=-1))  # mean_t mean_n: (B, T, N) -> ()
+
+
+def raw_feature_map_equation(H_S, H_T, mean=torch.mean):
+    """L_FMT = mean_t mean_n (H_T - H_S)^2"""
+    squares = (H_S - H_T).square()  # (H_T - H_S)^2
+    return mean(squares.mean(dim=-1))  # mean_t mean_n
 
 
 def mean_difference(student: Features, teacher: Features, mask: Mask | None = None) -> Float[Tensor, ""]:
     """Squared difference of the features' means, mean over tokens: ("beta loss" in the code)."""
-    student, teacher = _same(student, teacher, "feature mean", SAME_BODY)
-    return masked_mean((student.mean(dim=-1) - teacher.mean(dim=-1)).square(), mask)  # (B, T, N) -> (B, T) -> ()
+    return mean_equation(*_same(student, teacher, "feature mean", SAME_BODY), partial(masked_mean, mask=mask))
+
+
+def mean_equation(H_S, H_T, mean=torch.mean):
+    """L_mean = mean_t (mu_S - mu_T)^2"""
+    mu_S = H_S.mean(dim=-1)  # mu_S = mean_n H_S: (B, T, N) -> (B, T)
+    mu_T = H_T.mean(dim=-1)  # mu_T = mean_n H_T
+    return mean((mu_S - mu_T).square())  # mean_t (mu_S - mu_T)^2
 
 
 def variance_difference(student: Features, teacher: Features, mask: Mask | None = None) -> Float[Tensor, ""]:
     """Absolute difference of the features' variances, mean over tokens ("gamma loss" in the code)."""
-    student, teacher = _same(student, teacher, "feature variance", SAME_BODY)
+    return variance_equation(*_same(student, teacher, "feature variance", SAME_BODY), partial(masked_mean, mask=mask))
+
+
+def variance_equation(H_S, H_T, mean=torch.mean):
+    """L_var = mean_t | var(H_S) - var(H_T) |"""
+    var_S, var_T = _variance(H_S), _variance(H_T)  # var(H_S), var(H_T)
+    return mean((var_S - var_T).abs())  # mean_t | var(H_S) - var(H_T) |
+
+
+def _variance(h: Features) -> Float[Tensor, "batch tokens"]:
     # Written out: on a processor it takes half the time of torch.var.
-    variances = ((h - h.mean(dim=-1, keepdim=True)).square().mean(dim=-1) for h in (student, teacher))
-    return masked_mean(torch.sub(*variances).abs(), mask)
+    return (h - h.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
 
 
 def over_all_teacher_layers(difference: Callable[..., Tensor], student: Features, teacher_layers: Sequence[Features],
@@ -124,17 +168,32 @@ def attention_transfer(student_scores: Scores, teacher_scores: Scores, mask: Mas
     if mask is not None:
         padded = ~require_mask(mask, student_scores.shape[::3], "attention")[:, None, None, :]  # (B, 1, 1, keys)
     lowest = torch.finfo(student_scores.dtype).min
-    student_log, teacher_log = (a.masked_fill(padded, lowest).log_softmax(-1) for a in (student_scores, teacher_scores))
-    reference = teacher_log if as_in == "paper" else torch.zeros_like(teacher_log)
-    per_key = teacher_log.exp() * (reference - student_log)
-    per_query = per_key.sum(dim=-1).mean(dim=1)  # (B, A, T, T) -> (B, A, T) -> (B, T)
-    return masked_mean(per_query, mask)
+    equation = {"paper": attention_equation, "code": attention_cross_entropy_equation}
+    return equation[require_word(as_in, AsIn, "as_in")](
+        *(scores.masked_fill(padded, lowest) for scores in (student_scores, teacher_scores)),
+        partial(masked_mean, mask=mask))
+
+
+def attention_equation(A_S, A_T, mean=torch.mean):
+    """L_AT = mean_t mean_a KL(p || q)"""
+    log_p = A_T.log_softmax(dim=-1)  # p = softmax(A_T)
+    log_q = A_S.log_softmax(dim=-1)  # q = softmax(A_S)
+    kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)  # KL(p || q)
+    return mean(kl.mean(dim=1))  # mean_t mean_a: (B, A, T) -> (B, T) -> ()
+
+
+def attention_cross_entropy_equation(A_S, A_T, mean=torch.mean):
+    """L = mean_t mean_a sum_i - p_i log q_i"""
+    p = A_T.log_softmax(dim=-1).exp()  # p_i = softmax(A_T)
+    log_q = A_S.log_softmax(dim=-1)  # log q_i = log softmax(A_S)
+    cross_entropy = -(p * log_q).sum(dim=-1)  # sum_i - p_i log q_i
+    return mean(cross_entropy.mean(dim=1))  # mean_t mean_a
 
 
 def layer_transfer(student: Features, teacher: Features, student_scores: Scores, teacher_scores: Scores,
                    mask: Mask | None = None, *, divide_by: int = 1, feature_map_weight: float = 100.0,
                    mean_weight: float = 5000.0, variance_weight: float = 5.0, attention_weight: float = 1.0,
-                   as_in: AsIn = "paper", over_tokens: Literal["mean", "sum"] = "mean") -> Terms:
+                   as_in: AsIn = "paper", over_tokens: OverTokens = "mean") -> Terms:
     """All that one block learns: the weighted terms; their sum is the loss of this block.
 
     divide_by: the number of layers; TF2 divides by stage + 1, which is this block's layer number.
@@ -156,16 +215,8 @@ def _same(student: Tensor, teacher: Tensor, what: str, way_out: str) -> tuple[Te
     return at_least_float32(student), at_least_float32(teacher)
 
 
-def _epsilon(as_in: str) -> float:
-    if as_in not in EPSILON:
-        raise ValueError(f"as_in must be 'paper' or 'code', not {as_in!r}.")
-    return EPSILON[as_in]
-
-
 def _summed_positions(per_token: Tensor, mask: Tensor | None, over_tokens: str) -> float:
-    if over_tokens not in ("mean", "sum"):
-        raise ValueError(f"over_tokens must be 'mean' or 'sum', not {over_tokens!r}.")
-    if over_tokens == "mean":
+    if require_word(over_tokens, OverTokens, "over_tokens") == "mean":
         return 1.0
     return float(per_token.numel() if mask is None else mask.bool().sum())
 
@@ -196,19 +247,25 @@ def masked_lm_mixture(student_logits: Float[Tensor, "*where vocab"], teacher_log
     true = labels[kept]
     if (true == IGNORED).any():
         raise ValueError("masked LM: the mask keeps positions whose label is -100 (no word was masked there).")
-    log_probs = at_least_float32(student_logits[kept]).log_softmax(dim=-1)  # (B, T, V) -> (kept, V)
-    guess = at_least_float32(teacher_logits[kept])
-    guess = ((guess - guess.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)
-    hard = -log_probs.gather(-1, true[:, None]).squeeze(-1)  # (kept, V) -> (kept,)
-    soft = -(guess * log_probs).sum(dim=-1)
-    weights = weights[kept].to(log_probs.dtype)
-    per_position = hard_weight * hard + (1 - hard_weight) * soft
-    return (weights * per_position).sum() / (weights.sum() + (1e-5 if as_in == "code" else 0.0))
+    extra = 1e-5 if require_word(as_in, AsIn, "as_in") == "code" else 0.0
+    weights = weights[kept].to(at_least_float32(student_logits).dtype)
+    return mixture_equation(
+        at_least_float32(student_logits[kept]), at_least_float32(teacher_logits[kept]), true, hard_weight, temperature,
+        lambda per_position: (weights * per_position).sum() / (weights.sum() + extra))
+
+
+def mixture_equation(z_S, z_T, y, a, T, mean=torch.mean):
+    """L = mean_n ( a CE(y, q) + (1 - a) CE(p, q) )"""
+    log_q = z_S.log_softmax(dim=-1)  # q = softmax(z_S): (N, V)
+    p = ((z_T - z_T.amax(dim=-1, keepdim=True)) / T).softmax(dim=-1)  # p
+    hard = -log_q.gather(-1, y[:, None]).squeeze(-1)  # CE(y, q)
+    soft = -(p * log_q).sum(dim=-1)  # CE(p, q)
+    return mean(a * hard + (1 - a) * soft)  # mean_n, a, (1 - a)
 
 
 def next_sentence_loss(student_logits: Float[Tensor, "batch 2"], labels: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
     """Whether the second sentence follows (0) or was drawn at random (1): plain cross-entropy, no teacher."""
-    return F.cross_entropy(at_least_float32(student_logits), labels)
+    return hard_loss(student_logits, labels)
 
 
 # --- Strategies: what is learned when -------------------------------------------------------------------------------
@@ -218,7 +275,7 @@ def next_sentence_loss(student_logits: Float[Tensor, "batch 2"], labels: Int[Ten
 class MobileBertRecipe:
     """The paper's and the original configuration's choices."""
 
-    strategy: Literal["auxiliary", "joint", "progressive"] = "progressive"
+    strategy: Strategy = "progressive"
     feature_map_weight: float = 100.0
     mean_weight: float = 5000.0
     variance_weight: float = 5.0
@@ -228,7 +285,7 @@ class MobileBertRecipe:
     pretraining_steps: int = 500_000
     layer_map: tuple[tuple[int, int], ...] | None = None  # (student layer, teacher layer); None: block by block
     as_in: AsIn = "paper"
-    over_tokens: Literal["mean", "sum"] = "mean"
+    over_tokens: OverTokens = "mean"
 
 
 @dataclass(frozen=True)
@@ -249,14 +306,13 @@ def phases(recipe: MobileBertRecipe, student_layers: int) -> list[Phase]:
     """
     every = tuple(range(1, student_layers + 1))
     transfer, pretraining = student_layers * recipe.steps_per_layer, Phase((), True, recipe.pretraining_steps)
-    match recipe.strategy:
+    match require_word(recipe.strategy, Strategy, "strategy"):
         case "auxiliary":
             return [Phase(every, True, transfer + recipe.pretraining_steps)]
         case "joint":
             return [Phase(every, False, transfer), pretraining]
         case "progressive":
             return [Phase((layer,), False, recipe.steps_per_layer) for layer in every] + [pretraining]
-    raise ValueError(f"strategy must be 'auxiliary', 'joint' or 'progressive', not {recipe.strategy!r}.")
 
 
 def terms(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor], recipe: MobileBertRecipe | None = None,

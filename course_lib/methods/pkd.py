@@ -21,7 +21,7 @@ examples as `teacher_logits` and `teacher_cls`, and `terms` runs no teacher.
 
 | what | paper | code | here |
 |---|---|---|---|
-| patience | sum over layers and hidden units | mean over examples, layers AND hidden units: 1/(layers * hidden) of the paper's; hence beta up to 1000 | `as_in="paper"`; `"code"` |
+| patience | sum over layers and hidden units | mean over examples, layers AND hidden units: 1/(layers * hidden) of the paper's; hence beta up to 1000. TextBrewer: the paper's sum over hidden units | `as_in="paper"`; `"code"` |
 | sum over examples | written as a sum | mean | mean in both readings, as for every other loss |
 | number format of the patience | none | returned as float16 | the precision of the inputs, at least float32 |
 | L_DS | cross-entropy with soft targets, no factor T^2 | `KLDivLoss(reduction="mean")` (divides by the classes too), times T^2 | `as_in="paper"`; `"code"` |
@@ -34,7 +34,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,14 +41,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_lib.methods.hinton import hard_loss, soft_target_loss
+from course_lib.methods.hinton import hard_loss, soft_cross_entropy, soft_target_loss
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.layer_maps import LayerMap
-from course_lib.shared.masking import at_least_float32, require_same_shape
+from course_lib.shared.masking import at_least_float32, batchmean, require_same_shape
 from course_lib.shared.starts import copy_layers
 from course_lib.shared.students import blocks, new_student, require_eval
+from course_lib.shared.words import AsIn, require_word
 
-AsIn = Literal["paper", "code"]
 Cls = Float[Tensor, "batch layers hidden"]
 Logits = Float[Tensor, "batch classes"]
 
@@ -75,12 +74,22 @@ def patience_loss(student_cls: Cls, teacher_cls: Cls, *, normalise: bool = True,
     require_same_shape(student_cls, teacher_cls, "patience",
                        "PKD has no projection: take a student of the teacher's width, or map one side with "
                        "projections.Projection first. Other layer counts: match them with matched_cls.")
-    _require_known(as_in)
-    student_cls, teacher_cls = at_least_float32(student_cls), at_least_float32(teacher_cls)
-    if normalise:
-        student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
-    squares = (student_cls - teacher_cls).pow(2)  # (B, layers, hidden)
-    return squares.mean() if as_in == "code" else squares.sum(dim=(1, 2)).mean()
+    mean = batchmean if require_word(as_in, AsIn, "as_in") == "paper" else torch.mean
+    equation = patience_equation if normalise else raw_patience_equation
+    return equation(at_least_float32(student_cls), at_least_float32(teacher_cls), mean)
+
+
+def patience_equation(h_S, h_T, mean=batchmean):
+    """L_PT = mean_n sum_j || u_S - u_T ||^2"""
+    u_S = F.normalize(h_S, dim=-1)  # u_S = h_S / ||h_S||
+    u_T = F.normalize(h_T, dim=-1)  # u_T = h_T / ||h_T||
+    return mean((u_S - u_T).pow(2))  # mean_n sum_j || u_S - u_T ||^2
+
+
+def raw_patience_equation(h_S, h_T, mean=batchmean):
+    """L = mean_n sum_j || h_S - h_T ||^2"""
+    difference = h_S - h_T  # h_S - h_T
+    return mean(difference.pow(2))  # mean_n sum_j || h_S - h_T ||^2
 
 
 def soft_loss(student_logits: Logits, teacher_logits: Logits, *, temperature: float, as_in: AsIn = "paper"
@@ -92,34 +101,18 @@ def soft_loss(student_logits: Logits, teacher_logits: Logits, *, temperature: fl
 
     Raises: as `hinton.soft_target_loss`. Source: eq. 4; src/KD_loss.py, `distillation_loss`.
     """
-    _require_known(as_in)
-    if as_in == "paper":
-        return soft_target_loss(student_logits, teacher_logits, temperature=temperature, form="cross_entropy",
-                                scale_by_t_squared=False)
+    if require_word(as_in, AsIn, "as_in") == "paper":
+        return soft_cross_entropy(student_logits, teacher_logits, temperature=temperature)
     return soft_target_loss(student_logits, teacher_logits, temperature=temperature, reduction="mean")
 
 
-def distillation_loss(student_logits: Logits, teacher_logits: Logits | None, labels: Int[Tensor, " batch"] | None, *,
-                      temperature: float, alpha: float, as_in: AsIn = "paper") -> Float[Tensor, ""]:
-    """Plain distillation, PKD's baseline: (1 - alpha) * L_CE + alpha * L_DS. A weight of 0 removes its term.
+def logit_terms(student_logits: Logits, teacher_logits: Logits | None, labels: Int[Tensor, " batch"] | None, *,
+                temperature: float, alpha: float, as_in: AsIn = "paper") -> dict[str, Float[Tensor, ""]]:
+    """Plain distillation, PKD's baseline: (1 - alpha) * L_CE + alpha * L_DS, as weighted terms {"soft", "hard"}.
 
-    Raises: ValueError for an alpha outside 0..1, or for a missing tensor that a term needs.
-    Source: eq. 6; src/KD_loss.py, `distillation_loss`.
+    A weight of 0 removes its term. Raises: ValueError for an alpha outside 0..1, or for a missing tensor that a term
+    needs. Source: eq. 6; src/KD_loss.py, `distillation_loss`.
     """
-    return sum(_logit_terms(student_logits, teacher_logits, labels, temperature, alpha, as_in).values())
-
-
-def total_loss(student_logits: Logits, teacher_logits: Logits | None, labels: Int[Tensor, " batch"] | None,
-               student_cls: Cls, teacher_cls: Cls, *, temperature: float, alpha: float, beta: float,
-               normalise: bool = True, as_in: AsIn = "paper") -> Float[Tensor, ""]:
-    """The whole loss: (1 - alpha) * L_CE + alpha * L_DS + beta * L_PT. Source: eq. 8; NLI_KD_training.py."""
-    logit_part = distillation_loss(student_logits, teacher_logits, labels, temperature=temperature, alpha=alpha,
-                                   as_in=as_in)
-    return logit_part + beta * patience_loss(student_cls, teacher_cls, normalise=normalise, as_in=as_in)
-
-
-def _logit_terms(student_logits: Logits, teacher_logits: Logits | None, labels: Tensor | None, temperature: float,
-                 alpha: float, as_in: AsIn) -> dict[str, Tensor]:
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha}: it divides the weight between labels (1 - alpha) and teacher (alpha), 0..1.")
     out = {}
@@ -166,8 +159,8 @@ def terms(student: nn.Module, teacher: nn.Module | None, batch: dict[str, Tensor
     recipe = recipe or PkdRecipe()
     theirs = _cached(batch) or teacher_outputs(teacher, batch)
     mine = probes.read(student, batch)
-    out = _logit_terms(mine.logits, theirs["teacher_logits"], batch.get("labels"), recipe.temperature, recipe.alpha,
-                       recipe.as_in)
+    out = logit_terms(mine.logits, theirs["teacher_logits"], batch.get("labels"), temperature=recipe.temperature,
+                      alpha=recipe.alpha, as_in=recipe.as_in)
     if recipe.beta:
         depths = max(mine.hidden_states), theirs["teacher_cls"].shape[1]
         layer_map = layer_maps.check(recipe.layer_map or layer_maps.skip(*depths), *depths)
@@ -217,8 +210,3 @@ def first_layers_of(pretrained: PreTrainedModel, layers: int, *, seed: int | Non
     student = new_student(pretrained, layers=layers, seed=seed)
     copy_layers(student, pretrained, layer_maps.bottom(layers, len(blocks(pretrained))))
     return student
-
-
-def _require_known(as_in: str) -> None:
-    if as_in not in ("paper", "code"):
-        raise ValueError(f"as_in must be 'paper' or 'code', not {as_in!r}.")

@@ -33,9 +33,13 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from course_lib.methods.hinton import hard_loss
+from course_lib.shared.probes import logits_of
+from course_lib.shared.students import stack_of
+from course_lib.shared.words import AsIn, require_word
 
-AsIn = Literal["paper", "code"]
 Schedule = Callable[[int], float]
+Curriculum = Literal["linear", "constant"]
+Trained = Literal["layers", "all"]
 
 # --- How often to replace --------------------------------------------------------------------------------------------
 
@@ -59,11 +63,6 @@ def constant_rate(step: int, *, rate: float = 0.5, replacing_steps: int | None =
     """
     jumped = replacing_steps is not None and step >= max(1, replacing_steps)
     return 1.0 if jumped else _valid(rate)
-
-
-def first_full_step(schedule: Schedule, *, limit: int = 1_000_000) -> int | None:
-    """The first batch that uses successors only (p = 1); None if there is none among the first `limit`."""
-    return next((step for step in range(limit) if schedule(step) >= 1), None)
 
 
 def _valid(rate: float) -> float:
@@ -124,15 +123,14 @@ class Theseus(nn.Module):
     def __init__(self, predecessor: nn.Module, successor_layers: int, *, schedule: Schedule = constant_rate,
                  as_in: AsIn = "paper"):
         super().__init__()
-        if as_in not in ("paper", "code"):
-            raise ValueError(f"as_in must be 'paper' or 'code', not {as_in!r}.")
+        require_word(as_in, AsIn, "as_in")
         self.model = copy.deepcopy(predecessor)
-        layers = list(encoder_of(self.model).layer)
+        layers = list(stack_of(self.model).layer)
         if successor_layers < 1 or len(layers) % successor_layers:
             raise ValueError(f"{len(layers)} predecessor layers cannot be cut into {successor_layers} modules of equal "
                              f"size. Possible: {[n for n in range(1, len(layers) + 1) if len(layers) % n == 0]}.")
         self.layers_per_module = k = len(layers) // successor_layers
-        encoder_of(self.model).layer = nn.ModuleList(
+        stack_of(self.model).layer = nn.ModuleList(
             [Replaceable(layers[i * k : (i + 1) * k], copy.deepcopy(layers[i])) for i in range(successor_layers)])
         self.schedule = schedule
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))  # a buffer: a resumed run goes on
@@ -143,7 +141,7 @@ class Theseus(nn.Module):
 
     @property
     def modules_to_replace(self) -> list[Replaceable]:
-        return list(encoder_of(self.model).layer)
+        return list(stack_of(self.model).layer)
 
     @property
     def replacing_rate(self) -> float:
@@ -181,34 +179,24 @@ class Theseus(nn.Module):
             output[0].requires_grad_()
         return output
 
-    def to_successor_model(self, train: Literal["layers", "all"] = "layers") -> nn.Module:
+    def to_successor_model(self, train: Trained = "layers") -> nn.Module:
         """A plain Hugging Face model with the successors as its layers, ready for phase 2, saving, or use.
 
         train: "layers" keeps embeddings and head frozen as in the original script; "all" makes everything trainable.
         The Theseus object is not changed and shares no memory with the result.
         """
-        if train not in ("layers", "all"):
-            raise ValueError(f"train must be 'layers' or 'all', not {train!r}.")
+        require_word(train, Trained, "train")
         layers = nn.ModuleList([module.successor[0] for module in self.modules_to_replace])
         # One deepcopy of a model that already has its new layers: the predecessor's layers are never copied.
-        memo = {id(encoder_of(self.model).layer): copy.deepcopy(layers)}
+        memo = {id(stack_of(self.model).layer): copy.deepcopy(layers)}
         successor = copy.deepcopy(self.model, memo)
         successor.config.num_hidden_layers = len(layers)
         if train == "all":
             successor.requires_grad_(True)
         else:
             successor.requires_grad_(False)
-            encoder_of(successor).layer.requires_grad_(True)
+            stack_of(successor).layer.requires_grad_(True)
         return successor
-
-
-def encoder_of(model: nn.Module) -> nn.Module:
-    """The part of a Hugging Face model that has `.layer`: `model.encoder`, or `model.bert.encoder` under a head."""
-    encoder = getattr(getattr(model, "base_model", model), "encoder", None)
-    if not isinstance(getattr(encoder, "layer", None), nn.ModuleList):
-        raise ValueError(f"{type(model).__name__} has no `encoder.layer`. Use a model built like BertModel "
-                         "(BERT, RoBERTa, ELECTRA), with or without a head.")
-    return encoder
 
 
 # --- Training --------------------------------------------------------------------------------------------------------
@@ -219,7 +207,7 @@ class TheseusRecipe:
     """12 -> 6 layers; the linear schedule is the paper's best, its numbers are those of the README's MRPC command."""
 
     successor_layers: int = 6
-    schedule: Literal["linear", "constant"] = "linear"
+    schedule: Curriculum = "linear"
     base: float = 0.3  # linear: rate of the first batch
     k: float = 0.0006  # linear: rise per batch
     rate: float = 0.5  # constant
@@ -228,7 +216,7 @@ class TheseusRecipe:
 
     def rate_at(self, step: int) -> float:
         """The replacement rate of batch `step`."""
-        if self.schedule == "linear":
+        if require_word(self.schedule, Curriculum, "schedule") == "linear":
             return linear_rate(step, base=self.base, k=self.k)
         return constant_rate(step, rate=self.rate, replacing_steps=self.replacing_steps)
 
@@ -242,5 +230,4 @@ def from_recipe(predecessor: nn.Module, recipe: TheseusRecipe | None = None) -> 
 def terms(student: nn.Module, teacher: None, batch: dict[str, Tensor], recipe: TheseusRecipe | None = None
           ) -> dict[str, Tensor]:
     """{"task": cross-entropy with the labels}, the only loss: the predecessor sits inside the student."""
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
-    return {"task": hard_loss(student(**inputs).logits, batch["labels"])}
+    return {"task": hard_loss(logits_of(student, batch), batch["labels"])}

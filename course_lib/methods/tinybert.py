@@ -21,10 +21,11 @@ The augmentation is in `tinybert_augmentation.py`. Transformers never returns sc
 
 | what | paper | code | here |
 |---|---|---|---|
-| which scores count | one sentence, no padding | scores <= -100 (padded keys) become 0 on both sides; the mean still counts padding, so a longer batch gives a smaller loss | `as_in="paper"`: real query and real key only, one flat mean; `"code"` |
+| which scores count | one sentence, no padding | scores <= -100 (padded keys) become 0 on both sides; the mean still counts padding, so a longer batch gives a smaller loss. TextBrewer, without a mask: every score <= -0.001 becomes 0 | `as_in="paper"`: real query and real key only, one flat mean; `"code"` |
 | which states count | one sentence, no padding | a plain mean, padding included | `as_in="paper"`: real tokens only; `"code"` |
 | projections | two, W_e and W_h, matrices | one shared linear layer with bias | `Projection(maps="two")`; `maps="shared", bias=True` |
 | L_pred | cross-entropy, one sum over classes | mean over the classes too | `as_in="paper"`; `"code"` |
+| what the classifier reads | not said | `classifier(relu(pooled))`: negative halves of the pooled vector are cut off before the last layer | BERT's own head, without the relu: weights of the original code answer differently here |
 | g(m) for depths that do not divide | not said | k = floor(L_T / L_S): the top of the teacher is never seen | a ValueError; `layer_maps.uniform(..., when_uneven="round")` |
 | the teacher's dropout | off | left on: the teacher stays in train mode | a ValueError |
 | last, smaller batch | not said | dropped | kept |
@@ -32,8 +33,9 @@ The augmentation is in `tinybert_augmentation.py`. Transformers never returns sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -41,17 +43,18 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_lib.methods.hinton import soft_target_loss
+from course_lib.methods.hinton import soft_cross_entropy
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.layer_maps import LayerMap
 from course_lib.shared.masking import at_least_float32, keep, require_mask, require_same_shape
 from course_lib.shared.projections import Projection
 from course_lib.shared.students import require_eval
+from course_lib.shared.words import AsIn, require_word
 
-AsIn = Literal["paper", "code"]
 Scores = Float[Tensor, "batch heads queries keys"]
 States = Float[Tensor, "batch tokens hidden"]
 Mask = Shaped[Tensor, "batch tokens"]
+ByLayer = Mapping[int, Tensor] | Sequence[Tensor]
 
 MASKED_KEY = -1e4  # what BERT of that time added to the score of a padded key
 ZERO_BELOW = -1e2  # task_distill.py: a score this low must come from a padded key
@@ -60,8 +63,8 @@ ZERO_BELOW = -1e2  # task_distill.py: a score this low must come from a padded k
 # --- One pair of layers ----------------------------------------------------------------------------------------------
 
 
-def attention_loss(student_scores: Scores, teacher_scores: Scores, mask: Mask | None = None, *, as_in: AsIn = "paper",
-                   zero_below: float | None = None) -> Float[Tensor, ""]:
+def attention_loss(student_scores: Scores, teacher_scores: Scores, mask: Mask | None = None, *, as_in: AsIn = "paper"
+                   ) -> Float[Tensor, ""]:
     """MSE between the attention scores of two layers, head by head.
 
         paper   mean over heads and over all (query, key) pairs of real tokens
@@ -70,22 +73,26 @@ def attention_loss(student_scores: Scores, teacher_scores: Scores, mask: Mask | 
     student_scores, teacher_scores: QK^T / sqrt(d), before the softmax, no mask added (scores that carry a mask of
         -10,000 give the same numbers). The hidden sizes may differ, the head counts may not.
     mask: 1 = a real token.
-    zero_below: set scores <= this to 0 on both sides first; the code's choice is -100.
     Raises: ValueError for other head counts, with two ways out. Source: eq. 7; TinyBERT/task_distill.py.
     """
     _require_same_heads(student_scores, teacher_scores)
     student, teacher = at_least_float32(student_scores), at_least_float32(teacher_scores)
     kept = None if mask is None else require_mask(mask, (student.shape[0], student.shape[-1]), "attention")
-    if _known(as_in) == "code":
-        zero_below = ZERO_BELOW if zero_below is None else zero_below
+    if require_word(as_in, AsIn, "as_in") == "code":
         if kept is not None:
             student, teacher = (x.masked_fill(~kept[:, None, None, :], MASKED_KEY) for x in (student, teacher))
+        student, teacher = (x.masked_fill(x <= ZERO_BELOW, 0.0) for x in (student, teacher))
         kept = None
-    if zero_below is not None:
-        student, teacher = (x.masked_fill(x <= zero_below, 0.0) for x in (student, teacher))
-    squares = (student - teacher).pow(2)  # (B, h, T, T)
-    if kept is None:
-        return squares.mean()
+    return attention_equation(student, teacher, torch.mean if kept is None else partial(_mean_of_pairs, kept=kept))
+
+
+def attention_equation(A_S, A_T, mean=torch.mean):
+    """L_attn = mean_a,t (A_S - A_T)^2"""
+    difference = A_S - A_T  # A_S - A_T
+    return mean(difference.pow(2))  # mean_a,t (A_S - A_T)^2
+
+
+def _mean_of_pairs(squares: Scores, kept: Mask) -> Float[Tensor, ""]:
     pairs = kept[:, :, None] & kept[:, None, :]  # (B, T, 1) x (B, 1, T) -> (B, T, T)
     return squares.mean(dim=1)[pairs].mean()
 
@@ -104,8 +111,14 @@ def hidden_loss(student: States, teacher: States, mask: Mask | None = None, *, a
                        "attach_projection(student, teacher) do it in training.")
     if mask is not None:
         require_mask(mask, student.shape[:-1], "hidden states")
-    rows = mask if _known(as_in) == "paper" else None
-    return (at_least_float32(keep(student, rows)) - at_least_float32(keep(teacher, rows))).pow(2).mean()
+    rows = mask if require_word(as_in, AsIn, "as_in") == "paper" else None
+    return hidden_equation(at_least_float32(keep(student, rows)), at_least_float32(keep(teacher, rows)))
+
+
+def hidden_equation(H_S, H_T):
+    """L_hidn = mean_t,i (H_S - H_T)^2"""
+    difference = H_S - H_T  # H_S - H_T
+    return difference.pow(2).mean()  # mean_t,i (H_S - H_T)^2
 
 
 def prediction_loss(student_logits: Float[Tensor, "batch classes"], teacher_logits: Float[Tensor, "batch classes"], *,
@@ -114,34 +127,39 @@ def prediction_loss(student_logits: Float[Tensor, "batch classes"], teacher_logi
 
     Source: eq. 10 ("we find t = 1 performs well"); TinyBERT/task_distill.py, `soft_cross_entropy`.
     """
-    return soft_target_loss(student_logits, teacher_logits, temperature=temperature, form="cross_entropy",
-                            reduction="batchmean" if _known(as_in) == "paper" else "mean", scale_by_t_squared=False)
+    reduction = "batchmean" if require_word(as_in, AsIn, "as_in") == "paper" else "mean"
+    return soft_cross_entropy(student_logits, teacher_logits, temperature=temperature, reduction=reduction)
 
 
 # --- All pairs of a layer map -----------------------------------------------------------------------------------------
 
 
-def attention_transfer(student_scores: Mapping[int, Scores], teacher_scores: Mapping[int, Scores], layer_map: LayerMap,
-                       mask: Mask | None = None, *, as_in: AsIn = "paper") -> Float[Tensor, ""]:
-    """Sum of `attention_loss` over the map; both sides {layer: scores}. The pair (0, 0) has no attention: skipped."""
-    pairs = layer_maps.check(layer_map, max(student_scores), max(teacher_scores))
-    return _sum(attention_loss(student_scores[s], teacher_scores[t], mask, as_in=as_in)
-                for s, t in layer_maps.blocks_only(pairs))
+def attention_over_layers(student_scores: ByLayer, teacher_scores: ByLayer, layer_map: LayerMap,
+                          mask: Mask | None = None, *, as_in: AsIn = "paper") -> Float[Tensor, ""]:
+    """Sum of `attention_loss` over the map. The pair (0, 0) has no attention: skipped.
+
+    student_scores, teacher_scores: {layer: scores}, or a tuple that begins with block 1.
+    """
+    ours, theirs = (layer_maps.by_layer(scores, first=1) for scores in (student_scores, teacher_scores))
+    pairs = layer_maps.check(layer_map, max(ours), max(theirs))
+    return _sum(attention_loss(ours[s], theirs[t], mask, as_in=as_in) for s, t in layer_maps.blocks_only(pairs))
 
 
-def hidden_transfer(student_states: Mapping[int, States], teacher_states: Mapping[int, States], layer_map: LayerMap,
-                    mask: Mask | None = None, *, projection: Projection | None = None, as_in: AsIn = "paper"
-                    ) -> Float[Tensor, ""]:
-    """Sum of `hidden_loss` over the map; both sides {layer: states}, 0 = the embedding output.
+def hidden_over_layers(student_states: ByLayer, teacher_states: ByLayer, layer_map: LayerMap,
+                       mask: Mask | None = None, *, projection: Projection | None = None, as_in: AsIn = "paper"
+                       ) -> Float[Tensor, ""]:
+    """Sum of `hidden_loss` over the map.
 
+    student_states, teacher_states: {layer: states}, 0 = the embedding output, or the tuple `hidden_states`.
     projection: brings both sides to one width. None: they have one width already.
     """
+    ours, theirs = (layer_maps.by_layer(states, first=0) for states in (student_states, teacher_states))
     total = []
-    for s, t in layer_maps.check(layer_map, max(student_states), max(teacher_states)):
-        ours, theirs = student_states[s], teacher_states[t]
+    for s, t in layer_maps.check(layer_map, max(ours), max(theirs)):
+        pair = ours[s], theirs[t]
         if projection is not None:
-            ours, theirs = projection(ours, theirs, layer=s)
-        total.append(hidden_loss(ours, theirs, mask, as_in=as_in))
+            pair = projection(*pair, layer=s)
+        total.append(hidden_loss(*pair, mask, as_in=as_in))
     return _sum(total)
 
 
@@ -189,12 +207,12 @@ def terms(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor], reci
     embeddings, blocks = tuple(p for p in layer_map if 0 in p), layer_maps.blocks_only(layer_map)
     out = {}
     if recipe.attention_weight:
-        out["attention"] = recipe.attention_weight * attention_transfer(
+        out["attention"] = recipe.attention_weight * attention_over_layers(
             mine.attention_scores, theirs.attention_scores, blocks, mask, **knobs)
     for name, weight, pairs in (("hidden", recipe.hidden_weight, blocks),
                                 ("embedding", recipe.embedding_weight, embeddings)):
         if weight and pairs:
-            out[name] = weight * hidden_transfer(mine.hidden_states, theirs.hidden_states, pairs, mask,
+            out[name] = weight * hidden_over_layers(mine.hidden_states, theirs.hidden_states, pairs, mask,
                                                  projection=projection, **knobs)
     if recipe.prediction_weight:
         if mine.logits is None or theirs.logits is None:
@@ -234,9 +252,3 @@ def _sum(losses) -> Tensor:
     if not losses:
         raise ValueError("The layer map holds no pair for this term: attention needs pairs of blocks (1..L).")
     return torch.stack(losses).sum()
-
-
-def _known(as_in: str) -> AsIn:
-    if as_in not in ("paper", "code"):
-        raise ValueError(f"as_in must be 'paper' or 'code', not {as_in!r}.")
-    return as_in

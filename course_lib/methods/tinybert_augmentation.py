@@ -27,17 +27,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from course_lib.shared.generators import Seed
 from course_lib.shared.students import require_eval
 from course_lib.shared.training import autocast
+from course_lib.shared.words import AsIn, require_word
 
-AsIn = Literal["paper", "code"]
 # (input_ids, attention_mask, positions): one row per question -> (rows, vocabulary)
 Guesser = Callable[[Int[Tensor, "rows tokens"], Int[Tensor, "rows tokens"], Int[Tensor, " rows"]],
                    Float[Tensor, "rows vocabulary"]]
@@ -57,9 +58,9 @@ class Word(NamedTuple):
 
 
 def augment(sentences: Sequence[str], *, masked_lm: nn.Module | Guesser, tokenizer: PreTrainedTokenizerBase,
-            neighbours: Neighbours | None = None, p: float = 0.4, candidates: int = 15, copies: int = 20, seed: int = 0,
-            skip_words: Collection[str] = (), batch_size: int = 64, max_length: int = 128, as_in: AsIn = "paper"
-            ) -> list[list[str]]:
+            neighbours: Neighbours | None = None, p: float = 0.4, candidates: int = 15, copies: int = 20,
+            seed: Seed = 0, skip_words: Collection[str] = (), batch_size: int = 64, max_length: int = 128,
+            as_in: AsIn = "paper") -> list[list[str]]:
     """Return, for every sentence, up to `copies` new sentences; duplicates and unchanged copies are dropped.
 
     masked_lm: a masked-LM of transformers in eval mode, or a `Guesser`. It is asked once per replaced position, many
@@ -73,13 +74,13 @@ def augment(sentences: Sequence[str], *, masked_lm: nn.Module | Guesser, tokeniz
     if not 0 <= p <= 1 or min(copies, candidates, batch_size) < 1:
         raise ValueError(f"p={p}, copies={copies}, candidates={candidates}, batch_size={batch_size}: "
                          "p is a probability, the others count from 1.")
-    if as_in not in ("paper", "code"):
-        raise ValueError(f"as_in must be 'paper' or 'code', not {as_in!r}.")
+    require_word(as_in, AsIn, "as_in")
     sentences = list(sentences)
     guess = masked_lm_guesser(masked_lm) if isinstance(masked_lm, nn.Module) else masked_lm
     encoded = [split(sentence, tokenizer, max_length) for sentence in sentences]
+    number = seed if isinstance(seed, int) else seed.getrandbits(64)
     # A string seed is hashed in full: sentence i gets its own stream, whoever stands before it.
-    streams = [random.Random(f"{seed}/{i}") for i in range(len(sentences))]
+    streams = [random.Random(f"{number}/{i}") for i in range(len(sentences))]
     drawn = [[[rng.random() < p and _may_change(word, skip_words) for word in words] for _ in range(copies)]
              for rng, (_, words) in zip(streams, encoded, strict=True)]
     asked = [(i, w) for i, (_, words) in enumerate(encoded) for w, word in enumerate(words)

@@ -13,7 +13,7 @@ from course_lib.mistakes import tiny
 from course_lib.mistakes.patching import Edit, Mutant
 from course_lib.shared import batches, measures, starts, students, training
 
-DATA = "course_lib.material.data"
+DATA, BATCHES = "course_lib.material.data", "course_lib.shared.batches"
 TRAINING = "course_lib.shared.training"
 THESEUS = "course_lib.methods.theseus"
 AUGMENTATION = "course_lib.methods.tinybert_augmentation"
@@ -200,15 +200,19 @@ def answers_shown_to_the_masked_lm() -> float:
     return shown.count(17)
 
 
-def original_sentences_after_augmentation() -> float:
-    """`augment` is replaced for the moment, because it needs a tokenizer: every text gets one new version."""
+def changed_second_sentences_beside_their_own_first_one() -> float:
+    """`augment` is replaced for the moment, because it needs a tokenizer: every text gets two new versions."""
     rows = [{"text": "a", "text_pair": "b"}, {"text": "c", "text_pair": "d"}]
-    augment, tinybert_augmentation.augment = tinybert_augmentation.augment, lambda texts, **_: [[t * 2] for t in texts]
+
+    def augment(texts: list[str], **_: object) -> list[list[str]]:
+        return [[2 * text, 3 * text] for text in texts]
+
+    real, tinybert_augmentation.augment = tinybert_augmentation.augment, augment
     try:
-        tinybert_augmentation.augment_rows(rows, ("text", "text_pair"))
+        new = tinybert_augmentation.augment_rows(rows, ("text", "text_pair"))
     finally:
-        tinybert_augmentation.augment = augment
-    return sum(row["text"] in "ac" and row["text_pair"] in "bd" for row in rows)
+        tinybert_augmentation.augment = real
+    return sum(row["text"] in "ac" and row["text_pair"] not in "bd" for row in new)
 
 
 MUTANTS = (
@@ -216,7 +220,7 @@ MUTANTS = (
         "labels_at_unmasked_positions", "ch03",
         "Every token is its own label, not only the hidden ones: the -100 is missing.",
         "The masked-LM loss drops to almost 0 within minutes: the model copies its input and learns no language.",
-        (Edit(f"{DATA}:mask_tokens", "labels = input_ids.masked_fill(~chosen, IGNORED)",
+        (Edit(f"{BATCHES}:mask_tokens", "labels = input_ids.masked_fill(~chosen, IGNORED)",
               "labels = input_ids.clone()"),),
         ("tests/test_data.py",), "share of positions with a label, 0.15 wanted", share_of_positions_with_a_label,
         "a practitioner's report of a student that predicts only commas"),
@@ -224,14 +228,14 @@ MUTANTS = (
         "special_tokens_masked", "ch03",
         "[CLS], [SEP] and padding may be hidden like words.",
         "The masked-LM accuracy looks very good: a large part of the answers is [SEP] and [PAD].",
-        (Edit(f"{DATA}:MaskedBatch.__call__", 'maskable = ~torch.isin(batch["input_ids"], self.special)',
+        (Edit(f"{BATCHES}:MaskedBatch.__call__", 'maskable = ~torch.isin(batch["input_ids"], self.special)',
               'maskable = torch.ones_like(batch["input_ids"], dtype=torch.bool)'),),
         ("tests/test_data.py",), "hidden special tokens, of five", hidden_special_tokens),
     Mutant(
         "random_words_overwritten", "ch03",
         "[MASK] is written after the random words and covers them.",
         "The model never sees a wrong word in training and trusts every visible word.",
-        (Edit(f"{DATA}:mask_tokens", "chosen & (how >= 0.9), random_ids, masked",
+        (Edit(f"{BATCHES}:mask_tokens", "chosen & (how >= 0.9), random_ids, masked",
               "chosen & (how >= 0.9), mask_token_id, masked"),),
         ("tests/test_data.py",), "share of random words among the chosen, 0.1 wanted",
         share_of_random_words_among_the_chosen, "lucidrains/mlm-pytorch issue 6"),
@@ -263,7 +267,7 @@ MUTANTS = (
         "evaluated_with_dropout", "ch00",
         "The student is measured in train mode.",
         "Two measurements of one student differ, and both are too low.",
-        (Edit("course_lib.shared.measures:evaluating.__enter__", "module.training = False", "module.training = True"),),
+        (Edit("course_lib.shared.students:evaluating.__enter__", "module.training = False", "module.training = True"),),
         ("tests/test_measures.py",), "difference of two looks at one student",
         accuracy_of_two_looks_at_a_student_with_dropout),
     Mutant(
@@ -277,7 +281,7 @@ MUTANTS = (
         "never_shuffled", "ch04",
         "The examples come in the order of the file, in every epoch.",
         "A sorted data set gives whole batches of one class; the loss saws up and down.",
-        (Edit(f"{DATA}:Batches._order", "order = generator.permutation(len(self.examples))",
+        (Edit(f"{BATCHES}:Batches._order", "order = generator.permutation(len(self.examples))",
               "order = np.arange(len(self.examples))"),),
         ("tests/test_data.py",), "spread of the example numbers in the first batch",
         lambda: first_batch().float().std(), "intersun/PKD-for-BERT-Model-Compression, NLI_KD_training.py"),
@@ -285,7 +289,7 @@ MUTANTS = (
         "buckets_in_order", "ch04",
         "Batches are built by length and then not shuffled: short sentences first, long ones last.",
         "The loss has the shape of a saw with a tooth per bucket.",
-        (Edit(f"{DATA}:Batches._order", "return [batches[i] for i in generator.permutation(len(batches))]",
+        (Edit(f"{BATCHES}:Batches._order", "return [batches[i] for i in generator.permutation(len(batches))]",
               "return batches"),),
         ("tests/test_data.py",), "longest sentence of the first two batches, lengths 1 to 80",
         longest_sentence_of_the_first_batches),
@@ -315,11 +319,14 @@ MUTANTS = (
     Mutant(
         "pair_rows_mutated", "ch05",
         "The row of a sentence pair is changed in place while its copies are made.",
-        "The second sentence is augmented beside a replaced first one, and the original pair is lost.",
-        (Edit(f"{AUGMENTATION}:augment_rows", "rows = [dict(row) for row in rows]", "rows = list(rows)"),
-         Edit(f"{AUGMENTATION}:augment_rows", "*(row | {column: text} for", "*(row.update({column: text}) or row for")),
-        ("tests/test_tinybert_augmentation.py",), "original pairs of two that are left afterwards",
-        original_sentences_after_augmentation,
+        "The original pair and the copies of its first sentence are right; every copy of the second sentence stands "
+        "beside the last replaced first one, under the label of the original pair.",
+        (Edit(f"{AUGMENTATION}:augment_rows",
+              "(row, *(row | {column: text} for column in columns for text in versions[column][i])):",
+              "(row.update(change) or row for change in\n"
+              "                    ({}, *({column: text} for column in columns for text in versions[column][i]))):"),),
+        ("tests/test_tinybert_augmentation.py",), "changed second sentences of four beside their own first one",
+        changed_second_sentences_beside_their_own_first_one,
         "huawei-noah/Pretrained-Language-Model, TinyBERT/data_augmentation.py"),
     Mutant(
         "one_draw_for_all_modules", "ch08",

@@ -1,9 +1,7 @@
 """The other half of every notebook's first cell.
 
-The cell itself is the same in all chapters. Its first line makes sure that `course_lib` is installed (on Colab it is
-not); its second line calls `start()`:
-
-    from course_lib.notebook import start; start()
+The cell itself is the same in all chapters: it imports `start` and calls it, and where `course_lib` is not installed
+(as on Colab) it installs it, or says how.
 
 Two environment variables choose how a chapter runs: COURSE_TIER=fast (default; 90 seconds on two cores) or full
 (more seeds and steps, the book's numbers), and COURSE_THREADS (default 2).
@@ -21,15 +19,18 @@ TIERS = ("fast", "full")
 SEED = 0
 # Sums are taken in another order with another number of threads, and the digits that differ grow during a training.
 # So the number is fixed, and not the number of cores that happens to be there.
-THREADS = 2
+THREADS = 2  # a learner's; stored outputs are made and tested with one, see UNWATCHED
 
 # Libraries read these when they are imported.
-HUSH = {"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+HUSH = {"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}  # "Map", "Saving the dataset": nobody here asked for them
 # For runs that nobody watches (building and testing notebooks): a stored progress bar would differ from run to run.
-NO_BARS = {"TQDM_DISABLE": "1", "COURSE_PROGRESS": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-           "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-           # A learner's own answers must not change what a test sees.
-           "COURSE_PROGRESS_FILE": "off"}
+UNWATCHED = {"TQDM_DISABLE": "1", "COURSE_PROGRESS": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+             "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+             # Two chapters at a time, each on its own core.
+             "COURSE_THREADS": "1", "OMP_NUM_THREADS": "1",
+             # A learner's own answers must not change what a test sees.
+             "COURSE_PROGRESS_FILE": "off"}
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class Ready:
     threads: int
 
     def __repr__(self) -> str:
-        return f"Ready: {self.tier} tier, seed {self.seed}, {self.threads} threads."
+        return f"Ready: {self.tier} tier, seed {self.seed}, {self.threads} thread{'s' if self.threads > 1 else ''}."
 
 
 def tier() -> str:

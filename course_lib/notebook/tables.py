@@ -1,4 +1,4 @@
-"""The numbers behind a picture as an HTML table, and the style sheet that tables, pictures and views share."""
+"""Tables that fit their page, and the style sheet that tables, pictures and views share."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def stylesheet(name: str) -> str:
     Every rule starts with `.course-view`. A view's own rules are narrowed to that view here: a style element counts for
     the whole page, and two explorers may well use the same class name.
     """
-    own = HERE / "views" / f"{name}.css"  # it lies beside its view
-    rules = own.read_text(encoding="utf-8") if own.is_file() else ""
+    found = [own for own in (HERE / f"{name}.css", HERE / "views" / f"{name}.css") if own.is_file()]
+    rules = found[0].read_text(encoding="utf-8") if found else ""
     narrowed = rules.replace(".course-view ", f'.course-view[data-view="{name}"] ')
     return squeezed(file("shared.css") + narrowed)
 
@@ -43,6 +43,47 @@ def readable(value: float, digits: int = 3) -> str:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One cell of a table: HTML for the page, and the same as text."""
+
+    html: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def plain(text: object) -> Cell:
+    return Cell(escape(str(text)), str(text))
+
+
+def table_html(caption: str, head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """One HTML table. Every cell knows the name of its column, which stands in front of it on a phone."""
+    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    body = ""
+    for first, *others in rows:
+        cells = "".join(f'<td data-label="{escape(name)}">{cell.html}</td>' if cell.html else "<td></td>"
+                        for name, cell in zip(head[1:], others, strict=True))
+        body += f'<tr><th scope="row">{first.html}</th>{cells}</tr>'
+    return (f'<table class="cv-table"><caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead>'
+            f"<tbody>{body}</tbody></table>")
+
+
+def page(inner: str) -> str:
+    """A piece of HTML in the course's look."""
+    return (f'<div class="course-view tex2jax_ignore mathjax_ignore" data-view="results">'
+            f"<style>{stylesheet('results')}</style>{inner}</div>")
+
+
+def table_text(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as text, in columns as wide as their longest cell."""
+    lines = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+                     for line in lines)
+
+
+@dataclass(frozen=True, repr=False)
 class Table:
     """The numbers behind a picture: a caption, a head and rows of text (numbers already written with fixed digits)."""
 
@@ -59,6 +100,13 @@ class Table:
             body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
         return (f'<table class="cv-table"><caption>{escape(self.caption)}</caption>'
                 f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+    def __repr__(self) -> str:
+        return table_text([self.head, *self.rows])
+
+    def _repr_html_(self) -> str:
+        """The table by itself on a page, where it folds into cards on a phone."""
+        return page(table_html(self.caption, self.head, [[plain(cell) for cell in row] for row in self.rows]))
 
 
 def squeezed(text: str) -> str:

@@ -21,8 +21,12 @@ Every paper counts in its own way. Convert at the border, then forget the other 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
+
+from torch import Tensor
+
+from course_lib.shared.words import AsIn, require_word
 
 LayerMap = tuple[tuple[int, int], ...]
 Uneven = Literal["refuse", "round"]
@@ -67,7 +71,7 @@ def bottom(student_layers: int, teacher_layers: int) -> LayerMap:
     return tuple((i, i) for i in range(student_layers + 1))
 
 
-def distilbert(student_layers: int, teacher_layers: int, *, as_in: Literal["paper", "code"] = "paper",
+def distilbert(student_layers: int, teacher_layers: int, *, as_in: AsIn = "paper",
                when_uneven: Uneven = "refuse") -> LayerMap:
     """Which teacher blocks the student's blocks are copied from (DistilBERT's initialisation).
 
@@ -77,7 +81,7 @@ def distilbert(student_layers: int, teacher_layers: int, *, as_in: Literal["pape
     is used, ties go down: 6 -> 3 copies 1, 3, 6 (the paper's reading: 1, 3, 5).
     """
     _require_depths(student_layers, teacher_layers)
-    if as_in == "paper":
+    if require_word(as_in, AsIn, "as_in") == "paper":
         return tuple((i, _multiple(i - 1, student_layers, teacher_layers, when_uneven) + 1)
                      for i in range(1, student_layers + 1))
     gaps = max(student_layers - 1, 1)
@@ -147,6 +151,14 @@ def blocks_only(layer_map: LayerMap) -> LayerMap:
     return tuple(pair for pair in layer_map if 0 not in pair)
 
 
+def by_layer(states: Mapping[int, Tensor] | Sequence[Tensor], *, first: Literal[0, 1]) -> Mapping[int, Tensor]:
+    """{layer: tensor}, also from the tuples that transformers returns: they begin with layer `first`.
+
+    first: 0 for `hidden_states`, whose entry 0 is the embedding output; 1 for what only blocks have.
+    """
+    return states if isinstance(states, Mapping) else dict(enumerate(states, start=first))
+
+
 def _nearest(numerator: int, denominator: int) -> int:
     """numerator / denominator to the nearest integer, ties down, in exact integers: 5/2 -> 2."""
     return -((denominator - 2 * numerator) // (2 * denominator))
@@ -154,6 +166,7 @@ def _nearest(numerator: int, denominator: int) -> int:
 
 def _multiple(i: int, student_layers: int, teacher_layers: int, when_uneven: Uneven) -> int:
     """i * teacher_layers / student_layers, refusing or rounding where the depths do not divide."""
+    require_word(when_uneven, Uneven, "when_uneven")
     if teacher_layers % student_layers and when_uneven == "refuse":
         divisors = [d for d in range(1, teacher_layers + 1) if teacher_layers % d == 0]
         raise ValueError(

@@ -60,6 +60,11 @@ def keep(values: Shaped[Tensor, "*where features"], mask: Shaped[Tensor, "*where
     return values.reshape(-1, values.shape[-1]).index_select(0, rows)
 
 
+def batchmean(values: Float[Tensor, rows *each]) -> Float[Tensor, ""]:
+    """Sum each row (example or token) up, then take the mean over the rows: what PyTorch calls `batchmean`."""
+    return values.sum(dim=tuple(range(1, values.ndim))).mean()
+
+
 def masked_mean(values: Float[Tensor, "*where"], mask: Shaped[Tensor, "*where"] | None = None) -> Float[Tensor, ""]:
     """One flat mean over all kept positions: a long sentence weighs more than a short one."""
     if mask is None:

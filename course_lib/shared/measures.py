@@ -10,7 +10,6 @@ Devlin et al. 2018, section 3.1.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -18,16 +17,15 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from course_lib.shared.masking import at_least_float32, require_mask, require_same_shape
-from course_lib.shared.students import count_parameters
+from course_lib.shared.masking import IGNORED, at_least_float32, require_mask, require_same_shape
+from course_lib.shared.probes import logits_of
+from course_lib.shared.students import count_parameters, evaluating
 
 __all__ = [
     "Calibration", "CalibrationBin", "MaskedLM", "accuracy", "agreement", "calibration", "count_parameters", "evaluate",
-    "evaluate_masked_lm", "evaluating", "forward", "gradient_shares", "masked_lm_measures", "predict_logits",
+    "evaluate_masked_lm", "gradient_shares", "masked_lm_measures", "predict_logits",
 ]
 
-NOT_PREDICTED = -100  # the label that Hugging Face collators give to positions nobody is asked about
-_MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 # --- classification ---------------------------------------------------------------------------------------------------
@@ -106,7 +104,7 @@ def _labelled_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if logits.dim() != labels.dim() + 1 or logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: "
                          "logits need exactly one more dimension, the classes, and it comes last.")
-    asked = labels != NOT_PREDICTED
+    asked = labels != IGNORED
     rows, wanted = at_least_float32(logits[asked]), labels[asked]
     if len(wanted) == 0:
         raise ValueError("There is no labelled example, so there is nothing to measure.")
@@ -121,23 +119,6 @@ def _labelled_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 # --- running a model over data ----------------------------------------------------------------------------------------
 
 
-def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Logits of one batch, from any model whose output has `.logits` (or is the logits).
-
-    Labels, stored teacher logits and whatever else lies in the batch stay behind; so does `token_type_ids` for a model
-    that does not know it.
-    """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    known = inspect.signature(model.forward).parameters
-    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-    inputs = {key: batch[key].to(device) for key in _MODEL_INPUTS if key in batch and (key in known or takes_all)}
-    output = model(**inputs)
-    logits = getattr(output, "logits", output)
-    if not isinstance(logits, Tensor):
-        raise ValueError(f"{type(model).__name__} returned no logits; use a model with a head.")
-    return logits
-
-
 @torch.no_grad()
 def predict_logits(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Float[Tensor, "examples classes"]:
     """Logits of a classifier for all batches, in order, on the CPU, without dropout and without gradients.
@@ -145,7 +126,7 @@ def predict_logits(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) ->
     The model's train/eval mode is put back afterwards. Raises: ValueError if there is no batch.
     """
     with evaluating(model):
-        rows = [forward(model, batch).cpu() for batch in batches]
+        rows = [logits_of(model, batch).cpu() for batch in batches]
     if not rows:
         raise ValueError("predict_logits: there is no batch.")
     if rows[0].dim() != 2:
@@ -170,21 +151,6 @@ def evaluate(model: nn.Module, batches: Iterable[Mapping[str, Tensor]],
     if teacher_logits is not None:
         result["agreement"] = agreement(logits, teacher_logits.cpu())
     return result
-
-
-class evaluating:
-    """`with evaluating(model):` sets every module to eval() and afterwards puts each back into its own mode."""
-
-    def __init__(self, *models: nn.Module):
-        self.modes = [(module, module.training) for model in models for module in model.modules()]
-
-    def __enter__(self) -> None:
-        for module, _ in self.modes:
-            module.training = False
-
-    def __exit__(self, *_: object) -> None:
-        for module, mode in self.modes:
-            module.training = mode
 
 
 # --- masked language models -------------------------------------------------------------------------------------------
@@ -226,8 +192,8 @@ def evaluate_masked_lm(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]
     parts = []
     with evaluating(model):
         for batch in batches:
-            if (batch["labels"] != NOT_PREDICTED).any():
-                rows, wanted = _labelled_rows(forward(model, batch).cpu(), batch["labels"].cpu())
+            if (batch["labels"] != IGNORED).any():
+                rows, wanted = _labelled_rows(logits_of(model, batch).cpu(), batch["labels"].cpu())
                 parts.append(_answers(rows, wanted, unigram, k))
     if not parts:
         raise ValueError("evaluate_masked_lm: no position is masked. Did the collator mask this data?")
@@ -273,13 +239,11 @@ def gradient_shares(model: nn.Module, terms: Callable[[nn.Module, Mapping[str, T
     terms: as in `training.train`. Raises: ValueError if no term has a gradient.
     """
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    was_training = model.training
-    model.eval()
     sizes = {}
-    for name, loss in terms(model, batch).items():
-        parts = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-        sizes[name] = sum(part.pow(2).sum().item() for part in parts if part is not None) ** 0.5
-    model.train(was_training)
+    with evaluating(model):
+        for name, loss in terms(model, batch).items():
+            parts = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+            sizes[name] = sum(part.pow(2).sum().item() for part in parts if part is not None) ** 0.5
     total = sum(sizes.values())
     if not total > 0:
         raise ValueError(f"No term of {list(sizes)} has a gradient: is everything frozen, or detached?")

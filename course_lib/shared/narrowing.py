@@ -25,6 +25,9 @@ from torch import Tensor, nn
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.layer_maps import LayerMap
 from course_lib.shared.students import blocks
+from course_lib.shared.words import require_word
+
+By = Literal["pick", "pca"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Kept:
 
 @torch.no_grad()
 def choose(teacher: nn.Module, batches: Iterable[Mapping[str, Tensor]], *, width: int, heads: int, intermediate: int,
-           by: Literal["pick", "pca"] = "pick") -> Kept:
+           by: By = "pick") -> Kept:
     """Rank directions, heads and neurons of a BERT-like teacher by how large they are on real text; keep the first.
 
     A direction counts by its mean square, each layer scaled to the same size, word embeddings included. A head counts
@@ -48,6 +51,7 @@ def choose(teacher: nn.Module, batches: Iterable[Mapping[str, Tensor]], *, width
     batches: some hundred sentences are enough (`input_ids`, `attention_mask`).
     Raises: ValueError if more is asked for than the teacher has.
     """
+    require_word(by, By, "by")
     config = teacher.config
     for name, wanted, have in (("width", width, config.hidden_size), ("heads", heads, config.num_attention_heads),
                                ("intermediate", intermediate, config.intermediate_size)):

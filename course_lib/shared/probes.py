@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -168,13 +168,8 @@ def _with_its_gradient(compute: Callable[[Tensor, Tensor], Tensor], first: Tenso
 
 
 def _inputs_for(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries of the batch that this model's `forward` takes (DistilBERT, for one, knows no token types)."""
-    accepted = inspect.signature(model.forward).parameters
-    names = [name for name in MODEL_INPUTS if name in accepted] or MODEL_INPUTS  # a wrapper may take only **kwargs
-    inputs = {name: batch[name] for name in names if batch.get(name) is not None}
-    if isinstance(model, PreTrainedModel):
-        inputs["return_dict"] = True
-    return inputs
+    inputs = text_of(model, batch, MODEL_INPUTS)
+    return inputs | {"return_dict": True} if isinstance(model, PreTrainedModel) else inputs
 
 
 def _logits(output: object) -> Tensor | None:
@@ -252,11 +247,30 @@ def _number_of_heads(attention: nn.Module) -> int:
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def logits_of(model: nn.Module, batch: dict[str, Tensor]) -> Float[Tensor, "*where classes"]:
-    """Run a model on the parts of the batch that are text; labels stay outside, the loss is ours."""
-    accepted = inspect.signature(model.forward).parameters  # DistilBERT, for one, knows no token types
-    text = [name for name in TEXT if name in accepted] or TEXT  # a wrapper may take only **kwargs
-    return model(**{name: batch[name] for name in text if name in batch}).logits
+def text_of(model: nn.Module, batch: Mapping[str, Tensor], names: Sequence[str] = TEXT) -> dict[str, Tensor]:
+    """The entries of the batch that are text and that this model's `forward` takes, where the model stands.
+
+    Labels, stored teacher logits and whatever else lies in the batch stay outside: the loss is ours. DistilBERT, for
+    one, knows no token types. A wrapper with **kwargs gets everything: its mask must not be lost.
+    """
+    known = inspect.signature(model.forward).parameters
+    more = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())
+    takes_all = not any(name in known for name in names) or (more and not isinstance(model, PreTrainedModel))
+    device = next((parameter.device for parameter in model.parameters()), None)
+    return {name: batch[name].to(device) for name in names
+            if (takes_all or name in known) and batch.get(name) is not None}
+
+
+def logits_of(model: nn.Module, batch: Mapping[str, Tensor]) -> Float[Tensor, "*where classes"]:
+    """Run a model on the text of the batch. Its output has `.logits`, or is the logits.
+
+    Raises: ValueError for a model without a head.
+    """
+    output = model(**text_of(model, batch))
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"{type(model).__name__} returned no logits; use a model with a head.")
+    return logits
 
 
 @torch.no_grad()

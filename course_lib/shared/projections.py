@@ -15,8 +15,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from course_lib.shared.words import require_word
+
+Side = Literal["student", "teacher"]
+Maps = Literal["shared", "two"]
 
 
 class Projection(nn.Module):
@@ -31,16 +37,15 @@ class Projection(nn.Module):
     bias: the paper writes a matrix only; the code uses `nn.Linear` with its bias
     trainable: False freezes the maps at their orthogonal start
 
-    `projection(student, teacher, layer)` returns both tensors, one of them mapped. `layer` is the student's layer.
+    `projection(student, teacher, layer)` returns both tensors, one of them mapped; `projection.mapped(states, layer)`
+    maps states of `side` alone. `layer` is the student's layer.
     """
 
-    def __init__(self, student_width: int, teacher_width: int, *, side: Literal["student", "teacher"] = "student",
-                 maps: Literal["shared", "two"] = "two", bias: bool = False, trainable: bool = True) -> None:
+    def __init__(self, student_width: int, teacher_width: int, *, side: Side = "student",
+                 maps: Maps = "two", bias: bool = False, trainable: bool = True) -> None:
         super().__init__()
-        if side not in ("student", "teacher"):
-            raise ValueError(f"side must be 'student' or 'teacher', not {side!r}.")
-        if maps not in ("shared", "two"):
-            raise ValueError(f"maps must be 'shared' or 'two', not {maps!r}.")
+        require_word(side, Side, "side")
+        require_word(maps, Maps, "maps")
         self.student_width, self.teacher_width, self.side = student_width, teacher_width, side
         widths = (student_width, teacher_width) if side == "student" else (teacher_width, student_width)
         self.blocks = nn.Linear(*widths, bias=bias)
@@ -56,28 +61,44 @@ class Projection(nn.Module):
                 layer: int) -> tuple[Tensor, Tensor]:
         """Bring the states of student layer `layer` and of its teacher layer to one width.
 
-        Raises: ValueError if a tensor has not the width that this projection was made for.
+        Raises: ValueError if a tensor has not the width that this projection was made for, or more digits.
         """
-        for side, states, width in (("student", student, self.student_width), ("teacher", teacher, self.teacher_width)):
-            if states.shape[-1] != width:
-                raise ValueError(
-                    f"Projection({self.student_width}, {self.teacher_width}) expects {side} states of width {width}, "
-                    f"but layer {layer} has {tuple(states.shape)}. Make a Projection(student_width, teacher_width) "
-                    "for these two models; mind the order."
-                )
-        linear = self.embeddings if layer == 0 else self.blocks
+        self._require_width(student, "student", layer)
+        self._require_width(teacher, "teacher", layer)
         if self.side == "student":
-            return linear(student.to(linear.weight.dtype)), teacher  # (..., d_S) x (d_S, d_T) -> (..., d_T)
-        return student, linear(teacher.to(linear.weight.dtype))  # (..., d_T) x (d_T, d_S) -> (..., d_S)
+            return self.mapped(student, layer), teacher
+        return student, self.mapped(teacher, layer)
+
+    def mapped(self, states: Float[Tensor, "*where width"], layer: int) -> Float[Tensor, "*where mapped_width"]:
+        """The map alone, for the states of `self.side`; the other model is not needed.
+
+        Raises: ValueError as `forward` does.
+        """
+        self._require_width(states, self.side, layer)
+        linear = self.embeddings if layer == 0 else self.blocks
+        kept = linear.weight.dtype
+        if torch.promote_types(states.dtype, kept) != kept:
+            raise ValueError(f"The states are {states.dtype}, the projection is {kept}: it would round them. Bring it "
+                             f"to their precision first: projection.to({states.dtype}).")
+        return linear(states.to(kept))  # (..., d_in) x (d_in, d_out) -> (..., d_out)
+
+    def _require_width(self, states: Tensor, side: Side, layer: int) -> None:
+        width = self.student_width if side == "student" else self.teacher_width
+        if states.shape[-1] != width:
+            raise ValueError(
+                f"Projection({self.student_width}, {self.teacher_width}) expects {side} states of width {width}, "
+                f"but layer {layer} has {tuple(states.shape)}. Make a Projection(student_width, teacher_width) "
+                "for these two models; mind the order."
+            )
 
 
-def price_of_collapse(teacher: Float[Tensor, "tokens teacher_width"], *, side: Literal["student", "teacher"] = "student"
+def price_of_collapse(teacher: Float[Tensor, "tokens teacher_width"], *, side: Side = "student"
                       ) -> Float[Tensor, ""]:
     """The mean squared error that a student which says the same at every token pays, with the best linear map there is.
 
     side="student": the variance of the teacher's states, because W times a constant is a constant.
     side="teacher", trainable: 0, because W = 0 and a student of zeros agree perfectly.
     """
-    if side == "teacher":
+    if require_word(side, Side, "side") == "teacher":
         return teacher.new_zeros(())
     return (teacher - teacher.mean(dim=0)).pow(2).mean()

@@ -1,4 +1,4 @@
-"""What a student may take over from its teacher before training: layers, embeddings, head, factorised words.
+"""What a student may take over from its teacher before training: layers, head, embeddings (also in a narrower form).
 
 Initialisation is worth more than most loss terms: DistilBERT loses 3.69 points of its GLUE score without it.
 """

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from transformers import AutoModel, BertConfig, DistilBertConfig, PreTrainedConfig, PreTrainedModel
 
+from course_lib.shared.words import require_word
+
 # (layers, hidden, heads, intermediate); the rest is BERT-base's: 30,522 WordPieces, 512 positions, 2 token types.
 SHAPES = {
     "bert-base": (12, 768, 12, 3072),  # Devlin et al. 2019, section 3
@@ -62,6 +64,7 @@ def count_parameters(model: nn.Module | PreTrainedConfig, *, only: Literal["all"
     A configuration is counted without building the model: 335 million numbers of BERT-large need no memory on
     PyTorch's meta device. It stands for the bare encoder with its pooler (DistilBERT has none).
     """
+    require_word(only, ("all", "word_embeddings"), "only")
     if isinstance(model, PreTrainedConfig):
         with torch.device("meta"):
             model = AutoModel.from_config(model)
@@ -101,11 +104,15 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 
     Raises: ValueError for a model without `encoder.layer` (BERT and its family) or `transformer.layer` (DistilBERT).
     """
-    base = encoder_of(model)
-    for place in ("encoder", "transformer"):
-        found = getattr(getattr(base, place, None), "layer", None)
-        if isinstance(found, nn.ModuleList):
-            return found
+    return stack_of(model).layer
+
+
+def stack_of(model: nn.Module) -> nn.Module:
+    """The part of a model, with or without a head, whose `.layer` is the list of its blocks. Raises: as `blocks`."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in ("encoder", "transformer") and isinstance(
+                getattr(module, "layer", None), nn.ModuleList):
+            return module
     raise ValueError(f"{type(model).__name__} keeps its blocks neither in encoder.layer nor in transformer.layer.")
 
 
@@ -118,6 +125,31 @@ def _require_heads(hidden: int, heads: int) -> None:
     if hidden % heads:
         fitting = [h for h in range(1, hidden + 1) if hidden % h == 0 and h <= 64]
         raise ValueError(f"{heads} attention heads do not divide hidden size {hidden}. Head counts that do: {fitting}.")
+
+
+class modes_kept:
+    """`with modes_kept(model):` puts every module of a model back into its own mode, train or eval, at the end.
+
+    `model.train(was_training)` would not: it gives all modules the mode of the outermost one.
+    """
+
+    def __init__(self, *models: nn.Module):
+        self.modes = [(module, module.training) for model in models for module in model.modules()]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        for module, mode in self.modes:
+            module.training = mode
+
+
+class evaluating(modes_kept):
+    """The same, and inside every module is in eval mode."""
+
+    def __enter__(self) -> None:
+        for module, _ in self.modes:
+            module.training = False
 
 
 def require_eval(teacher: nn.Module) -> nn.Module:

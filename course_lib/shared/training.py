@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from course_lib.shared.files import write_atomically
 from course_lib.shared.parts import (
@@ -36,8 +35,12 @@ from course_lib.shared.parts import (
     start_alike,
     wait_for_all,
 )
+from course_lib.shared.progress import Waiting
+from course_lib.shared.words import require_word
 
 Terms = Callable[[nn.Module, Batch], dict[str, Tensor]]
+Schedule = Literal["linear", "constant"]
+Precision = Literal["fp32", "bf16", "auto"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,11 @@ class Recipe:
     steps: int
     learning_rate: float = 5e-5
     warmup: float = 0.1  # share of the steps
-    schedule: str = "linear"  # after the warm-up: "linear" to zero, or "constant"
+    schedule: Schedule = "linear"  # after the warm-up: "linear" to zero, or "constant"
     weight_decay: float = 0.01
     clip: float = 1.0  # largest gradient norm
     accumulate: int = 1  # parts that a batch is cut into, because memory is too small for it as a whole
-    precision: str = "fp32"  # "fp32", "bf16", or "auto": bf16 where the processor computes with it
+    precision: Precision = "fp32"  # "fp32", "bf16", or "auto": bf16 where the processor computes with it
     seed: int = 0
     evaluate_every: int = 0  # steps; 0: only at the end
     patience: int = 0  # evaluations without a better score before the run stops; 0: never
@@ -89,7 +92,8 @@ def train(student: nn.Module, batches: Sequence[Batch], terms: Terms, recipe: Re
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     device, over = trained[0].device, averaged_over or {}
     run = _Run(student, optimizer, recipe, Path(folder) if folder else None)
-    for step in progress_bar(range(run.resume(), recipe.steps)):
+    waiting = Waiting(range(run.resume(), recipe.steps))
+    for step in waiting:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * rate_factor(step, recipe)
         seen: dict[str, Tensor] = {}
@@ -108,8 +112,10 @@ def train(student: nn.Module, batches: Sequence[Batch], terms: Terms, recipe: Re
         optimizer.step()
         student.zero_grad()  # not only the optimiser's: a frozen part must not pile up gradients that clipping counts
         run.log(step, seen, optimizer.param_groups[0]["lr"])
-        if evaluate and run.time_to_evaluate(step) and run.is_enough(step, evaluate(student)):
-            break
+        if evaluate and run.time_to_evaluate(step):
+            waiting.tell(scores := evaluate(student))
+            if run.is_enough(step, scores):
+                break
         run.save_if_due(step)
     run.finish()
     return run.history
@@ -126,14 +132,16 @@ def _mine(batch: Batch, recipe: Recipe, step: int) -> Iterator[Part]:
 
 def rate_factor(step: int, recipe: Recipe) -> float:
     """Warm up linearly from 1/warm-up steps to 1, then fall linearly towards 0 (or stay, if constant)."""
+    require_word(recipe.schedule, Schedule, "schedule")
     warmup = int(recipe.warmup * recipe.steps)
     if step < warmup:
         return (step + 1) / warmup
     return 1.0 if recipe.schedule == "constant" else (recipe.steps - step) / max(1, recipe.steps - warmup)
 
 
-def autocast(precision: str, device: str = "cpu"):
+def autocast(precision: Precision, device: str = "cpu"):
     """A context in which matrix products run in bfloat16, if `precision` (and, for "auto", the processor) says so."""
+    require_word(precision, Precision, "precision")
     use = precision == "bf16" or (precision == "auto" and (device != "cpu" or cpu_has_bf16()))
     return torch.autocast(device, torch.bfloat16, enabled=use)
 
@@ -142,11 +150,6 @@ def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bfloat16 matrices in hardware (elsewhere bf16 is slower than float32)."""
     asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private names: absent means no
     return any(getattr(torch.cpu, ask, lambda: False)() for ask in asks)
-
-
-def progress_bar(steps, **options):
-    """tqdm, unless COURSE_PROGRESS=0 (stored notebooks must not depend on the speed of a machine)."""
-    return tqdm(steps, disable=os.environ.get("COURSE_PROGRESS") == "0", **options)
 
 
 class _Run:

@@ -1,12 +1,13 @@
-"""Solutions and typical mistakes of every exercise, and the numbers they must give. Not part of the wheel.
+"""Typical mistakes of every exercise, and the numbers that answers must give. Not part of the wheel.
 
 Each chapter has one file with
 
     cases(seed)  inputs per exercise: what it is about, the stage, the arguments, whose gradient is wanted
     EXPECTED     the right answer, computed in another way than the solution (float64 NumPy, by the formula)
     GRADIENTS    its gradient, by the formula
-    SOLUTIONS    what a good learner writes
     MISTAKES     what a learner in a hurry writes, by the name of the mistake
+
+What a good learner writes stands in `course_lib/notebook/exercises/reference/`, because `solution()` shows it.
 """
 
 from __future__ import annotations

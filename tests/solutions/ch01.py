@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from course_lib.notebook.exercises.reference.ch01 import soft_loss, softened, token_loss, whole_loss
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
@@ -18,6 +18,7 @@ def cases(seed):
     def z(*shape, size=2.0):
         return size * torch.randn(*shape, generator=g)
 
+    pair = {"student_logits": torch.tensor([[2.0, 0.0]]), "teacher_logits": torch.tensor([[0.0, 1.0]])}
     huge = torch.tensor([[1e4, -1e4, 0.0], [0.0, 1e4, 1e4]])
     other = torch.tensor([[-1e4, 1e4, 0.0], [1e4, 0.0, 0.0]])
     labels = torch.tensor([0, 2, 1, 1])
@@ -29,6 +30,7 @@ def cases(seed):
     student = "student_logits"
     return {
         "ch01.q1": [
+            case("three logits at T = 2", logits=torch.tensor([2.0, 1.0, 0.0]), temperature=2.0),
             case("4 x 3 logits at T = 2", logits=z(4, 3), temperature=2.0),
             case("5 x 5 logits at T = 4", logits=z(5, 5), temperature=4.0),
             case("2 x 3 x 4 logits at T = 0.5", logits=z(2, 3, 4), temperature=0.5),
@@ -37,6 +39,7 @@ def cases(seed):
             case("logits of 10,000 at T = 100", "extremes", logits=huge, temperature=100.0),
         ],
         "ch01.q2": [
+            case("one example with two classes at T = 2", temperature=2.0, **pair),
             case("4 x 3 logits at T = 4", gradient_of=student, student_logits=z(4, 3), teacher_logits=z(4, 3),
                  temperature=4.0),
             case("7 x 5 logits at T = 2", gradient_of=student, student_logits=z(7, 5), teacher_logits=z(7, 5),
@@ -48,6 +51,7 @@ def cases(seed):
                  teacher_logits=z(4, 3, size=200.0), temperature=100.0),
         ],
         "ch01.q3": [
+            case("one example with two classes", labels=torch.tensor([1]), temperature=2.0, **pair, **weights),
             case("weights 0.3 and 0.9 at T = 4", gradient_of=student, student_logits=z(4, 3), teacher_logits=z(4, 3),
                  labels=labels, temperature=4.0, **weights),
             case("weights 0.5 and 0.5 at T = 2", student_logits=z(4, 5), teacher_logits=z(4, 5), labels=labels,
@@ -58,6 +62,10 @@ def cases(seed):
                  labels=torch.tensor([1, 2]), temperature=0.05, **weights),
         ],
         "ch01.q4": [
+            case("two words, and a word with a padding", student_logits=torch.tensor(
+                     [[[2.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]]), teacher_logits=torch.tensor(
+                     [[[0.0, 1.0], [0.0, 0.0]], [[3.0, 0.0], [0.0, 2.0]]]), mask=torch.tensor([[1, 1], [1, 0]]),
+                 temperature=2.0),
             case("3 sentences of 3, 5 and 1 tokens at T = 2", gradient_of=student, student_logits=z(3, 5, 4),
                  teacher_logits=z(3, 5, 4), mask=long_mask, temperature=2.0),
             case("a mask of True and False at T = 4", student_logits=z(2, 4, 6), teacher_logits=z(2, 4, 6),
@@ -77,6 +85,7 @@ def cases(seed):
                                                       ("batchmean", 5, 64, 2), ("sum", 2, 3, 5)]
         ],
         "ch01.q6": [
+            case("one example with two classes at T = 2", temperature=2.0, **pair),
             case("4 x 3 logits at T = 4", student_logits=z(4, 3), teacher_logits=z(4, 3), temperature=4.0),
             case("3 x 5 logits at T = 2", student_logits=z(3, 5), teacher_logits=z(3, 5), temperature=2.0),
             case("6 x 2 logits at T = 0.5", student_logits=z(6, 2), teacher_logits=z(6, 2), temperature=0.5),
@@ -151,42 +160,6 @@ EXPECTED = {
 GRADIENTS = {"ch01.q2": _soft_gradient, "ch01.q3": _whole_gradient, "ch01.q4": _token_gradient}
 
 
-# --- what a good learner writes ---------------------------------------------------------------------------------------
-
-
-def softened(logits: Tensor, temperature: float) -> Tensor:
-    return torch.softmax(logits / temperature, dim=-1)
-
-
-def soft_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    student = F.log_softmax(student_logits / temperature, dim=-1)
-    teacher = F.softmax(teacher_logits / temperature, dim=-1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean")
-
-
-def whole_loss(student_logits, teacher_logits, labels, *, temperature, hard_weight, soft_weight):
-    hard = F.cross_entropy(student_logits, labels)
-    return hard_weight * hard + soft_weight * soft_loss(student_logits, teacher_logits, temperature)
-
-
-def token_loss(student_logits, teacher_logits, mask, temperature):
-    kept = mask.bool()
-    return soft_loss(student_logits[kept], teacher_logits[kept], temperature)
-
-
-def missing_factor(reduction: str, batch: int, tokens: int, classes: int) -> float:
-    return {"mean": classes, "batchmean": 1 / tokens, "sum": 1 / (batch * tokens)}[reduction]
-
-
-def soft_gradient(student_logits, teacher_logits, temperature):
-    gap = softened(student_logits, temperature) - softened(teacher_logits, temperature)
-    return temperature * gap / len(gap)
-
-
-SOLUTIONS = {"ch01.q1": softened, "ch01.q2": soft_loss, "ch01.q3": whole_loss, "ch01.q4": token_loss,
-             "ch01.q5": missing_factor, "ch01.q6": soft_gradient}
-
-
 # --- what a learner in a hurry writes ---------------------------------------------------------------------------------
 
 
@@ -221,6 +194,11 @@ def _hard_at_t(student_logits, teacher_logits, labels, *, temperature, hard_weig
 
 def _teacher_hard(student_logits, teacher_logits, labels, *, temperature, hard_weight, soft_weight):
     hard = F.cross_entropy(teacher_logits, labels)
+    return hard_weight * hard + soft_weight * soft_loss(student_logits, teacher_logits, temperature)
+
+
+def _softmax_before_ce(student_logits, teacher_logits, labels, *, temperature, hard_weight, soft_weight):
+    hard = F.cross_entropy(student_logits.softmax(-1), labels)
     return hard_weight * hard + soft_weight * soft_loss(student_logits, teacher_logits, temperature)
 
 
@@ -271,6 +249,13 @@ MISTAKES = {
         "dim_0": lambda logits, temperature: torch.softmax(logits / temperature, dim=0),
         "dim_1": lambda logits, temperature: torch.softmax(logits / temperature, dim=min(1, logits.dim() - 1)),
         "log": lambda logits, temperature: torch.log_softmax(logits / temperature, dim=-1),
+        "sum_of_all": lambda logits, temperature: (logits / temperature).exp() / (logits / temperature).exp().sum(),
+        "exp_only": lambda logits, temperature: (logits / temperature).exp(),
+        "largest_is_1": lambda logits, temperature: (
+            (logits - logits.amax(-1, keepdim=True)) / temperature).exp(),
+        "sigmoid": lambda logits, temperature: torch.sigmoid(logits / temperature),
+        "minus": lambda logits, temperature: torch.softmax(-logits / temperature, dim=-1),
+        "power": lambda logits, temperature: torch.softmax(logits, dim=-1) ** (1 / temperature),
     },
     "ch01.q2": {
         "no_t2": lambda student_logits, teacher_logits, temperature: _kl(
@@ -293,6 +278,13 @@ MISTAKES = {
             student_logits / temperature, softened(teacher_logits, temperature)),
         "dim_0": lambda student_logits, teacher_logits, temperature: temperature**2 * _kl(
             student_logits, teacher_logits, temperature, temperature, dim=0),
+        "probabilities_mean": lambda student_logits, teacher_logits, temperature: temperature**2 * F.kl_div(
+            softened(student_logits, temperature), softened(teacher_logits, temperature)),
+        "both_logs": lambda student_logits, teacher_logits, temperature: temperature**2 * F.kl_div(
+            F.log_softmax(student_logits / temperature, -1), F.log_softmax(teacher_logits / temperature, -1),
+            reduction="batchmean"),
+        "squares": lambda student_logits, teacher_logits, temperature: temperature**2 * (
+            softened(student_logits, temperature) - softened(teacher_logits, temperature)).square().sum(-1).mean(),
     },
     "ch01.q3": {
         "swapped_weights": _swapped_weights,
@@ -303,6 +295,12 @@ MISTAKES = {
         "teacher_hard": _teacher_hard,
         "one_alpha": _one_alpha,
         "swapped_kl": _hard_and(lambda s, t, temperature: soft_loss(t, s, temperature)),
+        "t2_twice": _hard_and(lambda s, t, temperature: temperature**2 * soft_loss(s, t, temperature)),
+        "softmax_before_ce": _softmax_before_ce,
+        "no_hard": lambda student_logits, teacher_logits, labels, temperature, hard_weight, soft_weight: (
+            soft_weight * soft_loss(student_logits, teacher_logits, temperature)),
+        "soft_cross_entropy": _hard_and(lambda s, t, temperature: temperature**2 * F.cross_entropy(
+            s / temperature, softened(t, temperature))),
     },
     "ch01.q4": {
         "batchmean_3d": _tokens(lambda rows, mask, classes: (rows * mask).sum() / len(rows)),
@@ -312,6 +310,13 @@ MISTAKES = {
         "inverted": _tokens(lambda rows, mask, classes: (rows * (1 - mask)).sum() / (1 - mask).sum()),
         "per_sentence": _tokens(lambda rows, mask, classes: ((rows * mask).sum(1) / mask.sum(1)).mean()),
         "integer_index": _integer_index,
+        "integer_index_raw": lambda student_logits, teacher_logits, mask, temperature: soft_loss(
+            student_logits[mask], teacher_logits[mask], temperature),
+        "t_once": lambda student_logits, teacher_logits, mask, temperature: token_loss(
+            student_logits, teacher_logits, mask, temperature) / temperature,
+        "sum": _tokens(lambda rows, mask, classes: (rows * mask).sum()),
+        "swapped": lambda student_logits, teacher_logits, mask, temperature: token_loss(
+            teacher_logits, student_logits, mask, temperature),
         "no_t2": lambda student_logits, teacher_logits, mask, temperature: token_loss(
             student_logits, teacher_logits, mask, temperature) / temperature**2,
     },
@@ -321,6 +326,10 @@ MISTAKES = {
         "batchmean_is_right": _right_but(batchmean=lambda b, t, c: 1),
         "sum_by_batch": _right_but(total=lambda b, t, c: 1 / b),
         "mean_is_right": _right_but(mean=lambda b, t, c: 1),
+        "mean_and_tokens": _right_but(mean=lambda b, t, c: t * c),
+        "batchmean_and_classes": _right_but(batchmean=lambda b, t, c: 1 / (t * c)),
+        "sum_by_classes": _right_but(total=lambda b, t, c: 1 / (b * t * c)),
+        "tokens_for_batch": _right_but(batchmean=lambda b, t, c: 1 / b),
     },
     "ch01.q6": {
         "sign": _gradient(lambda t, n: -t / n),
@@ -329,5 +338,11 @@ MISTAKES = {
         "without_t2": _gradient(lambda t, n: 1 / (t * n)),
         "no_batch": _gradient(lambda t, n: t),
         "t_is_1": _gradient(lambda t, n: t / n, t_inside=False),
+        "of_logits": lambda student_logits, teacher_logits, temperature: (
+            temperature * (student_logits - teacher_logits) / len(student_logits)),
+        "of_logs": lambda student_logits, teacher_logits, temperature: temperature / len(student_logits) * (
+            F.log_softmax(student_logits / temperature, -1) - F.log_softmax(teacher_logits / temperature, -1)),
+        "per_number": lambda student_logits, teacher_logits, temperature: temperature / student_logits.numel() * (
+            softened(student_logits, temperature) - softened(teacher_logits, temperature)),
     },
 }

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from course_lib.notebook.exercises.reference.ch02 import distilled_loss, ngrams, sentence_vectors, which_rule
 from solutions import case
 
 IGNORED = -100
@@ -48,9 +49,12 @@ def cases(seed):
 
     mixed, none = torch.tensor([0, -100, 2, 1, -100]), torch.full((4,), IGNORED)
     student, short = "student_logits", ["so", "slow"]
+    pair = {"student_logits": torch.tensor([[2.0, 0.0]]), "teacher_logits": torch.tensor([[0.0, 1.0]])}
     huge = torch.tensor([[1e4, -1e4, 0.0], [0.0, 1e4, 1e4]])
     return {
         "ch02.q1": [
+            case("three words at 0.1 and 0.1", words=["a", "dull", "film"], others=["the", "bad", "plot"],
+                 draws=[0.05, 0.15, 0.95], p_mask=0.1, p_pos=0.1),
             edit(0, "nine words at 0.1 and 0.1", 0.1, 0.1),
             edit(1, "five words at 0.1 and 0.3", 0.1, 0.3),
             edit(2, "four words at 0.2 and 0.1", 0.2, 0.1),
@@ -59,6 +63,8 @@ def cases(seed):
             case("an empty sentence", "extremes", words=[], others=[], draws=[], p_mask=0.1, p_pos=0.1),
         ],
         "ch02.q2": [
+            case("one sentence of two words and a padding", forward_states=torch.tensor([[[1.0], [2.0], [9.0]]]),
+                 backward_states=torch.tensor([[[3.0], [4.0], [8.0]]]), mask=_padding(2, 3)[:1]),
             case("sentences of 4, 2 and 3 words", forward_states=z(3, 4, 2), backward_states=z(3, 4, 2),
                  mask=_padding(4, 2, 3)),
             case("sentences of 2 and 5 words", forward_states=z(2, 5, 3), backward_states=z(2, 5, 3),
@@ -68,6 +74,7 @@ def cases(seed):
                  mask=_padding(1, 4)),
         ],
         "ch02.q3": [
+            case("one sentence without a label", labels=torch.tensor([-100]), alpha=0.25, **pair),
             case("alpha = 0.3, two of five labels missing", gradient_of=student, student_logits=z(5, 3),
                  teacher_logits=z(5, 3), labels=mixed, alpha=0.3),
             case("alpha = 0.8, two classes", gradient_of=student, student_logits=z(4, 2), teacher_logits=z(4, 2),
@@ -79,6 +86,7 @@ def cases(seed):
                  alpha=0.0),
         ],
         "ch02.q4": [
+            case("three words, n = 2", words=["a", "dull", "film"], n=2),
             case("nine words, n = 3", words=list(SENTENCES[0][0]), n=3),
             case("five words, n = 4", words=list(SENTENCES[1][0]), n=4),
             case("two words, n = 3", words=list(short), n=3),
@@ -94,6 +102,7 @@ def cases(seed):
             rule("no sum", 0.3, 0.1, "extremes"), rule("inverted", 0.3, 0.1, "extremes"),
         ],
         "ch02.q6": [
+            case("one example with two classes", **pair),
             case("4 x 3 logits", student_logits=z(4, 3, size=1.0), teacher_logits=z(4, 3)),
             case("3 x 5 logits", student_logits=z(3, 5, size=1.0), teacher_logits=z(3, 5)),
             case("6 x 2 logits", student_logits=z(6, 2, size=1.0), teacher_logits=z(6, 2)),
@@ -176,54 +185,6 @@ EXPECTED = {
 GRADIENTS = {"ch02.q3": _loss_gradient}
 
 
-# --- what a good learner writes ---------------------------------------------------------------------------------------
-
-
-def edited(words, others, draws, p_mask, p_pos):
-    new = []
-    for word, other, x in zip(words, others, draws, strict=True):
-        if x < p_mask:
-            new.append("[MASK]")
-        elif x < p_mask + p_pos:
-            new.append(other)
-        else:
-            new.append(word)
-    return new
-
-
-def sentence_vectors(forward_states, backward_states, mask):
-    last = mask.sum(dim=1) - 1
-    return torch.cat([forward_states[torch.arange(len(mask)), last], backward_states[:, 0]], dim=-1)
-
-
-def distilled_loss(student_logits, teacher_logits, labels, *, alpha):
-    filled = torch.where(labels == -100, teacher_logits.argmax(dim=-1), labels)
-    distance = ((teacher_logits - student_logits) ** 2).sum(dim=-1).mean()
-    return alpha * F.cross_entropy(student_logits, filled) + (1 - alpha) * distance
-
-
-def ngrams(words, n):
-    if len(words) <= n:
-        return [list(words)]
-    return [words[i:i + n] for i in range(len(words) - n + 1)]
-
-
-def which_rule(masked, replaced, p_mask, p_pos):
-    expected = {"right": (p_mask, p_pos), "inverted": (1 - p_mask, p_mask),
-                "no sum": (p_mask, max(0, p_pos - p_mask)), "two draws": (p_mask, (1 - p_mask) * p_pos)}
-    return min(expected, key=lambda name: abs(expected[name][0] - masked) + abs(expected[name][1] - replaced))
-
-
-def probability_gradient(student_logits, teacher_logits):
-    q, p = student_logits.softmax(dim=-1), teacher_logits.softmax(dim=-1)
-    g = 2 * (q - p)
-    return q * (g - (q * g).sum(dim=-1, keepdim=True)) / len(q)
-
-
-SOLUTIONS = {"ch02.q1": edited, "ch02.q2": sentence_vectors, "ch02.q3": distilled_loss, "ch02.q4": ngrams,
-             "ch02.q5": which_rule, "ch02.q6": probability_gradient}
-
-
 # --- what a learner in a hurry writes ---------------------------------------------------------------------------------
 
 
@@ -299,6 +260,16 @@ MISTAKES = {
                                  other if x < p_mask else "[MASK]" if x < p_mask + p_pos else word),
         "dropped": lambda words, others, draws, p_mask, p_pos: [
             "[MASK]" if x < p_mask else other for other, x in zip(others, draws, strict=True) if x < p_mask + p_pos],
+        "never_replaced": _word_by_word(lambda word, other, x, p_mask, p_pos: "[MASK]" if x < p_mask else word),
+        "never_masked": _word_by_word(lambda word, other, x, p_mask, p_pos: other if p_mask <= x < p_mask + p_pos
+                                      else word),
+        "upper_end": _word_by_word(lambda word, other, x, p_mask, p_pos: "[MASK]" if x < p_mask
+                                   else other if x > 1 - p_pos else word),
+        "no_brackets": _word_by_word(lambda word, other, x, p_mask, p_pos: "MASK" if x < p_mask
+                                     else other if x < p_mask + p_pos else word),
+        "deleted": lambda words, others, draws, p_mask, p_pos: [
+            other if x < p_mask + p_pos else word for word, other, x in zip(words, others, draws, strict=True)
+            if x >= p_mask],
     },
     "ch02.q2": {
         "last_column": _states("last column", "first"),
@@ -307,6 +278,13 @@ MISTAKES = {
         "swapped": _swapped_states,
         "mean": _mean_states,
         "mixed": _states("last column", "last column"),
+        "backward_last_column": _states("last word", "last column"),
+        "mean_with_padding": lambda forward_states, backward_states, mask: torch.cat(
+            [forward_states, backward_states], dim=-1).mean(dim=1),
+        "largest": lambda forward_states, backward_states, mask: torch.cat(
+            [forward_states, backward_states], dim=-1).masked_fill(mask[..., None] == 0, -1e9).amax(dim=1),
+        "word_before": lambda forward_states, backward_states, mask: torch.cat(
+            [forward_states[torch.arange(len(mask)), mask.sum(dim=1) - 2], backward_states[:, 0]], dim=-1),
     },
     "ch02.q3": {
         "mean": _loss_with(F.mse_loss),
@@ -328,6 +306,12 @@ MISTAKES = {
         "nothing_for_short": lambda words, n: [words[i:i + n] for i in range(len(words) - n + 1)],
         "no_overlap": lambda words, n: [list(words)] if len(words) <= n else [
             words[i:i + n] for i in range(0, len(words) - n + 1, n)],
+        "longer": lambda words, n: [list(words)] if len(words) <= n else [
+            words[i:i + n + 1] for i in range(len(words) - n)],
+        "first_only": lambda words, n: [words[:n]],
+        "all_lengths": lambda words, n: [list(words)] if len(words) <= n else [
+            words[i:i + k] for k in range(1, n + 1) for i in range(len(words) - k + 1)],
+        "reversed": lambda words, n: ngrams(words, n)[::-1],
     },
     "ch02.q5": {
         "masked_only": _masked_only,
@@ -335,6 +319,12 @@ MISTAKES = {
         "two_draws_multiplied": _nearest_but(two_draws=lambda p_mask, p_pos: (p_mask, p_mask * p_pos)),
         "no_sum_is_zero": _nearest_but(no_sum=lambda p_mask, p_pos: (p_mask, 0.0)),
         "farthest": _farthest,
+        "replaced_only": lambda masked, replaced, p_mask, p_pos: min(
+            _shares(p_mask, p_pos), key=lambda name: abs(_shares(p_mask, p_pos)[name][1] - replaced)),
+        "always_right": lambda masked, replaced, p_mask, p_pos: "right",
+        "crossed": lambda masked, replaced, p_mask, p_pos: which_rule(replaced, masked, p_mask, p_pos),
+        "inverted_replaces_none": _nearest_but(inverted=lambda p_mask, p_pos: (p_mask, 0.0)),
+        "two_draws_as_right": _nearest_but(two_draws=lambda p_mask, p_pos: (p_mask, 1 - p_pos)),
     },
     "ch02.q6": {
         "not_through_the_softmax": _wrong_gradient(lambda q, p: 2 * (q - p) / len(q)),
@@ -344,5 +334,8 @@ MISTAKES = {
         "no_two": _wrong_gradient(lambda q, p: _through(q, q - p) / len(q)),
         "no_batch": _wrong_gradient(lambda q, p: _through(q, 2 * (q - p))),
         "sign": _wrong_gradient(lambda q, p: -_through(q, 2 * (q - p)) / len(q)),
+        "per_number": _wrong_gradient(lambda q, p: _through(q, 2 * (q - p)) / q.numel()),
+        "diagonal": _wrong_gradient(lambda q, p: q * (1 - q) * 2 * (q - p) / len(q)),
+        "through_the_teacher": _wrong_gradient(lambda q, p: _through(p, 2 * (q - p)) / len(q)),
     },
 }

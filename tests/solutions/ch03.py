@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from course_lib.notebook.exercises.reference.ch03 import (
+    cosine_gradient,
+    cosine_loss,
+    encoder_size,
+    hide_words,
+    soft_loss,
+    triple_loss,
+)
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
@@ -39,6 +46,8 @@ def cases(seed):
     states = "student_states"
     return {
         "ch03.q1": [
+            case("one sentence of a word and a padding", student_states=torch.tensor([[[2.0, 0.0], [1.0, 1.0]]]),
+                 teacher_states=torch.tensor([[[1.0, 1.0], [0.0, 5.0]]]), mask=torch.tensor([[1, 0]])),
             case("3 sentences of 4, 5 and 2 tokens", gradient_of=states, student_states=z(3, 5, 6),
                  teacher_states=z(3, 5, 6), mask=long_mask),
             case("a mask of True and False", student_states=z(2, 4, 3), teacher_states=z(2, 4, 3), mask=pair_mask),
@@ -48,9 +57,20 @@ def cases(seed):
             case("states of 10,000", "extremes", student_states=z(2, 4, 3, size=1e4), teacher_states=z(2, 4, 3),
                  mask=pair_mask),
         ],
-        "ch03.q2": [words("2 texts of 24 tokens", 2, 24), words("4 texts of 16 tokens", 4, 16),
+        "ch03.q2": [
+            case("[CLS], three words, [SEP]", input_ids=torch.tensor([[101, 7, 8, 9, 102]]),
+                 maskable=torch.tensor([[False, True, True, True, False]]),
+                 draw=torch.tensor([[0.05, 0.1, 0.05, 0.1, 0.9]]), how=torch.tensor([[0.1, 0.5, 0.95, 0.85, 0.1]]),
+                 random_ids=torch.tensor([[1, 2, 3, 5, 6]]), mask_id=103),
+            words("2 texts of 24 tokens", 2, 24), words("4 texts of 16 tokens", 4, 16),
                     words("1 text of 40 tokens", 1, 40)],
         "ch03.q3": [
+            case("one sentence of two words, the second one hidden", student_logits=torch.tensor(
+                     [[[2.0, 0.0], [0.0, 1.0]]]), teacher_logits=torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]),
+                 student_states=torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), teacher_states=torch.tensor(
+                     [[[1.0, 1.0], [3.0, 4.0]]]), labels=torch.tensor([[-100, 1]]),
+                 attention_mask=torch.ones(1, 2).long(), temperature=2.0, soft_weight=3.0, mlm_weight=2.0,
+                 cosine_weight=1.0),
             triple("weights 5, 2 and 1 at T = 2", gradient_of="student_logits", temperature=2.0, soft_weight=5.0,
                    mlm_weight=2.0, cosine_weight=1.0),
             triple("weights 0.5, 1 and 3 at T = 4", gradient_of="student_logits", temperature=4.0, soft_weight=0.5,
@@ -69,11 +89,15 @@ def cases(seed):
                 ("a small model without a pooler", 2, 128, 500, 1000, 2, False)]
         ],
         "ch03.q5": [
+            case("2 positions of 2 numbers, 2 types", position_embeddings=torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+                 token_type_embeddings=torch.tensor([[10.0, 20.0], [0.0, 5.0]])),
             case("6 positions of 4 numbers, 2 types", position_embeddings=z(6, 4), token_type_embeddings=z(2, 4)),
             case("5 positions of 3 numbers, 3 types", position_embeddings=z(5, 3), token_type_embeddings=z(3, 3)),
             case("2 positions of 7 numbers, 2 types", position_embeddings=z(2, 7), token_type_embeddings=z(2, 7)),
         ],
         "ch03.q6": [
+            case("one token of 2 numbers", student_states=torch.tensor([[3.0, 4.0]]),
+                 teacher_states=torch.tensor([[2.0, 0.0]])),
             case("4 tokens of 6 numbers", student_states=z(4, 6), teacher_states=z(4, 6)),
             case("7 tokens of 3 numbers", student_states=z(7, 3), teacher_states=z(7, 3, size=5.0)),
             case("1 token of 5 numbers", student_states=z(1, 5), teacher_states=z(1, 5, size=0.5)),
@@ -166,56 +190,6 @@ EXPECTED = {
 GRADIENTS = {"ch03.q1": _cosine_gradient_masked, "ch03.q3": _triple_gradient}
 
 
-# --- what a good learner writes ---------------------------------------------------------------------------------------
-
-
-def cosine_loss(student_states: Tensor, teacher_states: Tensor, mask: Tensor) -> Tensor:
-    kept = mask.bool()
-    return (1 - F.cosine_similarity(student_states[kept], teacher_states[kept], dim=-1)).mean()
-
-
-def hide_words(input_ids, maskable, draw, how, random_ids, mask_id):
-    chosen = (draw < 0.15) & maskable
-    ids = input_ids.masked_fill(chosen & (how < 0.8), mask_id)
-    return torch.where(chosen & (how >= 0.9), random_ids, ids), input_ids.masked_fill(~chosen, -100)
-
-
-def soft_loss(student_rows: Tensor, teacher_rows: Tensor, temperature: float) -> Tensor:
-    student = F.log_softmax(student_rows / temperature, dim=-1)
-    return temperature**2 * F.kl_div(student, F.softmax(teacher_rows / temperature, dim=-1), reduction="batchmean")
-
-
-def triple_loss(student_logits, teacher_logits, student_states, teacher_states, labels, attention_mask, *, temperature,
-                soft_weight, mlm_weight, cosine_weight):
-    real, hidden = attention_mask.bool(), labels != -100
-    return (soft_weight * soft_loss(student_logits[real], teacher_logits[real], temperature)
-            + mlm_weight * F.cross_entropy(student_logits[hidden], labels[hidden])
-            + cosine_weight * cosine_loss(student_states, teacher_states, attention_mask))
-
-
-def encoder_size(layers, hidden, feed_forward, vocabulary, positions, token_types, pooler):
-    def matrix(rows, columns):
-        return rows * columns + columns
-
-    embeddings = (vocabulary + positions + token_types) * hidden + 2 * hidden
-    layer = 4 * matrix(hidden, hidden) + matrix(hidden, feed_forward) + matrix(feed_forward, hidden) + 4 * hidden
-    return embeddings + layers * layer + (matrix(hidden, hidden) if pooler else 0)
-
-
-def fold_token_types(position_embeddings: Tensor, token_type_embeddings: Tensor) -> Tensor:
-    return position_embeddings + token_type_embeddings[0]
-
-
-def cosine_gradient(student_states: Tensor, teacher_states: Tensor) -> Tensor:
-    s, t = F.normalize(student_states, dim=-1), F.normalize(teacher_states, dim=-1)
-    towards = t - (s * t).sum(dim=-1, keepdim=True) * s
-    return -towards / student_states.norm(dim=-1, keepdim=True) / len(student_states)
-
-
-SOLUTIONS = {"ch03.q1": cosine_loss, "ch03.q2": hide_words, "ch03.q3": triple_loss, "ch03.q4": encoder_size,
-             "ch03.q5": fold_token_types, "ch03.q6": cosine_gradient}
-
-
 # --- what a learner in a hurry writes ---------------------------------------------------------------------------------
 
 
@@ -297,6 +271,13 @@ def _count(bias=1, norms=2, embedding_norm=2, attention=4, pooled=bool, embeddin
     return size
 
 
+def _with(**fixed):
+    def size(layers, hidden, feed_forward, vocabulary, positions, token_types, pooler):
+        given = {"layers": layers, "positions": positions, "token_types": token_types} | fixed
+        return encoder_size(hidden=hidden, feed_forward=feed_forward, vocabulary=vocabulary, pooler=pooler, **given)
+    return size
+
+
 def _first_position_only(position_embeddings, token_type_embeddings):
     folded = position_embeddings.clone()
     folded[0] += token_type_embeddings[0]
@@ -335,6 +316,12 @@ MISTAKES = {
         "label_of_mask_only": _hide(labels=lambda ids, new, chosen, how: ids.masked_fill(~chosen | (how >= 0.8), -100)),
         "inverted": _hide(chosen=lambda draw, maskable: (draw >= 0.15) & maskable),
         "zero": _hide(labels=lambda ids, new, chosen, how: ids.masked_fill(~chosen, 0)),
+        "no_random": _hide(ids=lambda ids, chosen, how, random_ids, mask_id: ids.masked_fill(
+            chosen & (how < 0.8), mask_id)),
+        "none_stays": _hide(ids=lambda ids, chosen, how, random_ids, mask_id: torch.where(
+            chosen & (how >= 0.8), random_ids, ids.masked_fill(chosen & (how < 0.8), mask_id))),
+        "swapped": lambda input_ids, maskable, draw, how, random_ids, mask_id: hide_words(
+            input_ids, maskable, draw, how, random_ids, mask_id)[::-1],
     },
     "ch03.q3": {
         "no_t2": _three(soft=lambda s, t, y, m, T: _kl(s[m], t[m], T)),
@@ -358,6 +345,9 @@ MISTAKES = {
         "pooler_always": _count(pooled=lambda pooler: True),
         "pooler_never": _count(pooled=lambda pooler: False),
         "no_embeddings": _count(embeddings=0),
+        "words_only": _with(positions=0, token_types=0),
+        "no_types": _with(token_types=0),
+        "one_layer": _with(layers=1),
     },
     "ch03.q5": {
         "dropped": lambda position_embeddings, token_type_embeddings: position_embeddings.clone(),
@@ -368,6 +358,13 @@ MISTAKES = {
         "last_type": lambda position_embeddings, token_type_embeddings: position_embeddings + token_type_embeddings[-1],
         "first_position_only": _first_position_only,
         "subtracted": lambda position_embeddings, token_type_embeddings: position_embeddings - token_type_embeddings[0],
+        "averaged": lambda position_embeddings, token_type_embeddings: (
+            position_embeddings + token_type_embeddings[0]) / 2,
+        "only_type": lambda position_embeddings, token_type_embeddings: (
+            token_type_embeddings[0].expand(position_embeddings.shape).clone()),
+        "added_twice": lambda position_embeddings, token_type_embeddings: (
+            position_embeddings + 2 * token_type_embeddings[0]),
+        "multiplied": lambda position_embeddings, token_type_embeddings: position_embeddings * token_type_embeddings[0],
     },
     "ch03.q6": {
         "sign": _gradient(sign=1),
@@ -376,5 +373,10 @@ MISTAKES = {
         "no_length": _gradient(length=False),
         "long_teacher": _gradient(unit_teacher=False),
         "per_number": _gradient(mean=lambda rows: rows.numel()),
+        "length_squared": lambda student_states, teacher_states: (
+            cosine_gradient(student_states, teacher_states) / student_states.norm(dim=-1, keepdim=True)),
+        "teachers_length": lambda student_states, teacher_states: cosine_gradient(student_states, teacher_states) * (
+            student_states.norm(dim=-1, keepdim=True) / teacher_states.norm(dim=-1, keepdim=True)),
+        "for_the_teacher": lambda student_states, teacher_states: cosine_gradient(teacher_states, student_states),
     },
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from course_lib.notebook.exercises.reference.lab1 import escaped_at, masked_soft_loss
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
@@ -128,38 +128,7 @@ EXPECTED = {"lab1.q1": _share, "lab1.q2": _distance, "lab1.q3": _entropy, "lab1.
 GRADIENTS = {"lab1.q4": _masked_gradient}
 
 
-# --- what a good learner writes ---------------------------------------------------------------------------------------
-
-
-def share_of_commonest(answers: Tensor, k: int) -> float:
-    counts = answers.unique(return_counts=True)[1].sort(descending=True).values
-    return counts[:k].sum().item() / len(answers)
-
-
-def unigram_distance(probs: Tensor, counts: Tensor) -> Tensor:
-    return 0.5 * (probs - counts / counts.sum()).abs().sum(dim=-1).mean()
-
-
-def plateau_loss(counts: Tensor) -> Tensor:
-    shares = counts[counts > 0] / counts.sum()
-    return -(shares * shares.log()).sum()
-
-
-def masked_soft_loss(student_logits, teacher_logits, labels, temperature):
-    return _kl(student_logits[labels != -100], teacher_logits[labels != -100], temperature)
-
-
-def narrowed(weight, states, outputs, inputs):
-    return _cut(weight, states.square().mean(0), (states @ weight.T).square().mean(0), outputs, inputs)
-
-
-def escaped_at(steps: list, top1: list, plateau: float) -> int:
-    answer = -1
-    for step, value in zip(reversed(steps), reversed(top1), strict=True):
-        if value <= plateau:
-            break
-        answer = step
-    return answer
+# --- what a learner in a hurry writes ---------------------------------------------------------------------------------
 
 
 def _kl(student_logits, teacher_logits, temperature, reduction="batchmean"):
@@ -172,13 +141,6 @@ def _cut(weight, columns_by, rows_by, outputs, inputs, largest=True, sort=True):
     if sort:
         columns, rows = columns.sort().values, rows.sort().values
     return weight[rows][:, columns]
-
-
-SOLUTIONS = {"lab1.q1": share_of_commonest, "lab1.q2": unigram_distance, "lab1.q3": plateau_loss,
-             "lab1.q4": masked_soft_loss, "lab1.q5": narrowed, "lab1.q6": escaped_at}
-
-
-# --- what a learner in a hurry writes ---------------------------------------------------------------------------------
 
 
 def _share_by(pick):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from course_lib.notebook.exercises.reference.lab2 import growth
 from solutions import case
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
@@ -129,50 +129,6 @@ def _spread(states):
 
 EXPECTED = {"lab2.q1": _share, "lab2.q2": _adam, "lab2.q3": _growth, "lab2.q4": _tied, "lab2.q5": _price,
             "lab2.q6": _spread}
-
-
-# --- what a good learner writes ---------------------------------------------------------------------------------------
-
-
-def teachers_share(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float,
-                   t_squared: bool) -> Tensor:
-    gap = torch.softmax(student_logits / temperature, -1) - torch.softmax(teacher_logits / temperature, -1)
-    soft = (temperature if t_squared else 1 / temperature) * gap.norm()
-    hard = (torch.softmax(student_logits, -1) - F.one_hot(labels, student_logits.shape[-1])).norm()
-    return soft / (soft + hard)
-
-
-def first_adam_step(gradient: Tensor, learning_rate: float, eps: float) -> Tensor:
-    return -learning_rate * gradient / (gradient.abs() + eps)
-
-
-def growth(vocabulary: int, hidden: int, other: int) -> float:
-    table = vocabulary * hidden
-    return (other + 2 * table) / (other + table)
-
-
-def tied_gradient(ids: Tensor, input_gradient: Tensor, states: Tensor, logit_gradient: Tensor) -> Tensor:
-    return (logit_gradient.T @ states).index_add(0, ids, input_gradient)
-
-
-def price_of_nothing(teacher_states: Tensor, weight: Tensor, student_width: int, trainable: bool) -> Tensor:
-    target = teacher_states
-    if weight.shape[0] == student_width:
-        target = torch.zeros(()) if trainable else teacher_states @ weight.T
-    return (target - target.mean(dim=0)).pow(2).mean() if target.dim() else target
-
-
-def spread_and_rank(states: Tensor) -> Tensor:
-    centred = states - states.mean(dim=0)
-    energy = torch.linalg.svdvals(centred) ** 2
-    if energy.sum() == 0:
-        return torch.tensor([0.0, 1.0])
-    rank = torch.special.entr(energy / energy.sum()).sum().exp()
-    return torch.stack([centred.pow(2).mean(), rank])
-
-
-SOLUTIONS = {"lab2.q1": teachers_share, "lab2.q2": first_adam_step, "lab2.q3": growth, "lab2.q4": tied_gradient,
-             "lab2.q5": price_of_nothing, "lab2.q6": spread_and_rank}
 
 
 # --- what a learner in a hurry writes ---------------------------------------------------------------------------------

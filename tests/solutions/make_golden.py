@@ -10,6 +10,7 @@ import importlib
 import json
 import sys
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,34 @@ from course_lib.notebook.exercises.questions import chapter  # noqa: E402
 from course_lib.notebook.exercises.values import to_json  # noqa: E402
 
 SEED = 20151503
-FOLDER = HERE.parents[1] / "course_lib" / "exercises" / "golden"
+FOLDER = HERE.parents[1] / "course_lib" / "notebook" / "exercises" / "golden"
 
 
+@cache
 def golden(name: str, seed: int = SEED) -> dict[str, Any]:
-    """The content of `golden/<name>.json`."""
-    module = importlib.import_module(f"solutions.{name}")
+    """The content of `golden/<name>.json`, made once per process and seed. Read it, and leave it as it is."""
+    module = module_of(name)
     made = module.cases(seed)
-    return {question.name: [_stored(module, question.name, question.mistakes, case) for case in made[question.name]]
+    return {question.name: [stored(module, question.name, question.mistakes, case) for case in made[question.name]]
             for question in chapter(name).questions}
 
 
-def _stored(module: Any, question: str, mistakes: dict[str, str], case: dict[str, Any]) -> dict[str, Any]:
+def module_of(name: str) -> Any:
+    """The solutions of a chapter, by its name or by the name of one of its questions."""
+    return importlib.import_module(f"solutions.{name.partition('.')[0]}")
+
+
+def stored(module: Any, question: str, mistakes: dict[str, str], case: dict[str, Any]) -> dict[str, Any]:
+    """One case in the form of a golden file: inputs, right numbers, and what each of the mistakes gives."""
     args = case["args"]
-    stored = {"about": case["about"], "stage": case["stage"], "args": {k: to_json(v) for k, v in args.items()},
+    entry = {"about": case["about"], "stage": case["stage"], "args": {k: to_json(v) for k, v in args.items()},
               "expected": to_json(_tensors(module.EXPECTED[question](**args)))}
     if "gradient_of" in case:
         gradient = torch.tensor(module.GRADIENTS[question](**args), dtype=torch.float32)
-        stored["gradient"] = {"of": case["gradient_of"], "expected": to_json(gradient)}
+        entry["gradient"] = {"of": case["gradient_of"], "expected": to_json(gradient)}
     if case["stage"] == "numbers":
-        stored["mistakes"] = {name: to_json(_mistaken(module.MISTAKES[question][name], args)) for name in mistakes}
-    return stored
+        entry["mistakes"] = {name: to_json(_mistaken(module.MISTAKES[question][name], args)) for name in mistakes}
+    return entry
 
 
 def _tensors(answer: Any) -> Any:

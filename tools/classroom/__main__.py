@@ -39,7 +39,7 @@ def _make(asked: argparse.Namespace) -> int:
 
 
 def _grade(asked: argparse.Namespace) -> int:
-    from classroom import report, running
+    from classroom import report, running, sandbox
 
     if not asked.submissions.is_dir():
         print(f"There is no folder {asked.submissions}. Use: make grade SUBMISSIONS=folder", file=sys.stderr)
@@ -49,11 +49,18 @@ def _grade(asked: argparse.Namespace) -> int:
         return failed
     started = time.monotonic()
     engine = running.on_dask(asked.dask) if asked.dask else running.here(asked.workers or running.workers())
-    results = running.grade_all(asked.submissions, asked.course, engine, say=lambda text: print(text, flush=True))
-    about = f"Graded in {time.monotonic() - started:.0f} s. {running.sandbox.explained()}"
+    sandbox.close_to_others()
+    stopped = ""
+    try:
+        results = running.grade_all(asked.submissions, asked.course, engine, say=lambda text: print(text, flush=True))
+    except running.Stopped as error:
+        results, stopped = error.results, str(error)
+    about = f"Graded in {time.monotonic() - started:.0f} s. {sandbox.explained()}"
     scores, page = report.write(results, asked.course, about)
     print(f"{about}\n{len(results)} rows: {scores}\nclass report: {page}\nfeedback: {asked.course / 'feedback'}")
-    return 0
+    if stopped:
+        print(stopped, file=sys.stderr)
+    return 130 if stopped else 0
 
 
 if __name__ == "__main__":

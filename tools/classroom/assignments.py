@@ -2,17 +2,21 @@
 
 The chapter's text is the only source: its stubs and check calls, the paragraphs above them, its quiz. A stub that
 differs from its question stops the generator. Solutions never enter an assignment, so none can be left in it by
-mistake; hidden tests are one line in the cell, and the inputs and right numbers stand in `class/hidden/`.
+mistake; the hidden inputs and their right numbers stand in `class/hidden/` alone.
 
-    class/release/ch01/ch01.ipynb   what students get
-    class/source/ch01/ch01.ipynb    the same with the hidden tests
+    class/release.zip               what students get: the course without solutions, and the assignments
+    class/release/ch01/ch01.ipynb   one assignment
+    class/source/ch01/ch01.ipynb    the same as the grader keeps it
     class/hidden/ch01.json          inputs and right numbers, made with a seed that only this folder knows
     class/gradebook.db              nbgrader's database, with every assignment in it
+
+Only its owner may open the folder.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import json
 import os
@@ -28,6 +32,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from traitlets.config import Config
 
+from classroom import handout
 from classroom.submissions import grade_id, squeezed
 from course_lib.notebook.exercises.questions import Chapter, Question, chapter, chapter_names
 from course_lib.shared.files import write_atomically
@@ -38,6 +43,8 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 IMPORTS = ["import torch", "import torch.nn.functional as F", "from torch import Tensor"]
 # Their imports read models or data, which an exercise does not need.
 HEAVY = ("course_lib", "transformers", "datasets", "importlib", "IPython")
+# Delete this line in a release to let the class open solutions as lone learners do.
+NO_SOLUTIONS = 'os.environ["COURSE_SOLUTIONS"] = "off"'
 
 RULES = """\
 Write your code in place of the lines with `raise`. Run each cell, then the check below it. Hand in this notebook, or
@@ -97,12 +104,14 @@ def _imports(cells: list[NotebookNode]) -> list[str]:
     for cell in cells:
         if cell.cell_type != "code":
             continue
-        for node in ast.parse(re.sub(r"^[%!].*$", "", cell.source, flags=re.M)).body:
+        for node in ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.M)).body:
             if isinstance(node, ast.Import) and not any(a.name.startswith(HEAVY) for a in node.names):
                 lines[ast.unparse(node)] = None
             if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith(HEAVY):
                 lines[ast.unparse(node)] = None
-    return [*lines, "", "from course_lib.notebook.exercises import answer, check, export_answers, hint, quiz"]
+    return [*lines, "import os", "",
+            "from course_lib.notebook.exercises import answer, check, export_answers, hint, quiz, solution", "",
+            NO_SOLUTIONS]
 
 
 def _exercise(q: Question, cells: list[NotebookNode], file: str) -> list[NotebookNode]:
@@ -115,25 +124,20 @@ def _exercise(q: Question, cells: list[NotebookNode], file: str) -> list[Noteboo
         raise DriftError(f"{file}: {line} is missing after the stub.")
     said = next((c.source for c in reversed(cells[:place]) if c.cell_type == "markdown"), "")
     said = said[max(said.rfind("\n### "), said.rfind("\n## ")) + 1:]
-    # The hidden test comes first: where the function is missing, `check` ends the cell with a NameError.
-    test = ("### BEGIN HIDDEN TESTS\nfrom inside import answers\n"
-            f'answers("{q.name}", globals())\n### END HIDDEN TESTS\n{line}')
     return [new_markdown_cell(said), new_code_cell(q.stub.strip(), metadata=_solution(q.name)),
-            new_code_cell(test, metadata=_test(q.name, q.points))]
+            new_code_cell(line, metadata=_test(q.name, q.points))]
 
 
 def _quiz(asked: Chapter, cells: list[NotebookNode], file: str) -> list[NotebookNode]:
-    calls = []
-    for call in (f'quiz("{asked.name}")', f'answer("{asked.name}.quiz", "{"-" * len(asked.quiz)}")'):
-        line = next((line for c in cells if c.cell_type == "code" for line in c.source.splitlines()
-                     if line.startswith(call)), None)
-        if line is None:
-            raise DriftError(f"{file}: {call} is missing.")
-        calls.append(line)
+    call = f'quiz("{asked.name}")'
+    if not any(line.startswith(call) for c in cells if c.cell_type == "code" for line in c.source.splitlines()):
+        raise DriftError(f"{file}: {call} is missing.")
+    # A notebook that is handed in carries the letters as text: the clicks stay on the student's machine.
+    letters = f'answer("{asked.name}.quiz", "{"-" * len(asked.quiz)}")  # the quiz above writes this line for you'
     points = sum(item.points for item in asked.quiz)
     name = f"{asked.name}.quiz"
-    return [new_markdown_cell(f"## Quiz\n\n{len(asked.quiz)} items, {points:g} points."), new_code_cell(calls[0]),
-            new_code_cell(calls[1], metadata=_solution(name)),
+    return [new_markdown_cell(f"## Quiz\n\n{len(asked.quiz)} items, {points:g} points."), new_code_cell(call),
+            new_code_cell(letters, metadata=_solution(name)),
             new_code_cell("# The letters above are counted when the notebook is graded.", metadata=_test(name, points)),
             new_markdown_cell("## Hand in"), new_code_cell('export_answers("answers.json", who="")')]
 
@@ -154,17 +158,11 @@ def _nbgrader(**settings: Any) -> dict[str, Any]:
 
 
 def hidden_cases(name: str, seed: int) -> dict[str, Any]:
-    """Inputs and right numbers of another seed, computed as the public ones were: by NumPy, from the formulas."""
+    """Inputs of another seed and their right numbers, computed as the public ones were: by NumPy, from the formulas."""
     for folder in (ROOT / "tests", ROOT):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
-    return importlib.import_module("solutions.make_golden").golden(name, seed)
-
-
-def inputs_only(cases: dict[str, Any]) -> dict[str, Any]:
-    """What the sandbox may see of the hidden tests: the inputs."""
-    return {question: [{"args": case["args"]} | ({"gradient": {"of": case["gradient"]["of"]}} if "gradient" in case
-                                                 else {}) for case in stored] for question, stored in cases.items()}
+    return importlib.import_module("solutions.hidden").hidden(name, seed)
 
 
 # --- the course folder ------------------------------------------------------------------------------------------------
@@ -193,8 +191,7 @@ def settings(root: Path | str) -> Config:
     from nbgrader import preprocessors as steps
 
     config.GenerateAssignment.preprocessors = [steps.LockCells, steps.ClearOutput, steps.CheckCellMetadata,
-                                               steps.ComputeChecksums, steps.SaveCells, steps.ClearHiddenTests,
-                                               steps.ComputeChecksums, steps.CheckCellMetadata]
+                                               steps.ComputeChecksums, steps.SaveCells]
     config.NbGraderAPI.log_level = "ERROR"
     return config
 
@@ -202,40 +199,46 @@ def settings(root: Path | str) -> Config:
 def generate(root: Path, names: list[str], folder: Path = NOTEBOOKS, seed: int | None = None) -> list[str]:
     """Write source, hidden tests and release of the named chapters, and tell nbgrader of them.
 
-    seed: of the hidden inputs. By default a random one, drawn once per course folder and kept in hidden/seed.json, so
-    that grading again gives the same numbers.
+    seed: of the hidden inputs. By default each assignment has a random one of its own, drawn when the assignment is
+    new or has changed, and kept in hidden/seeds.json, so that grading again gives the same numbers.
     Returns: one line per chapter. Raises: DriftError before anything of that chapter is written.
     """
     from nbgrader.apps import NbGraderAPI
 
-    root.mkdir(parents=True, exist_ok=True)
+    for folder_of_owner in (root, root / "hidden"):
+        folder_of_owner.mkdir(parents=True, exist_ok=True)
+        folder_of_owner.chmod(0o700)
     tools = str(Path(__file__).resolve().parents[1])
     (root / "nbgrader_config.py").write_text(CONFIG.format(tools=tools), encoding="utf-8")
-    seed = _seed(root) if seed is None else seed
     api, said = NbGraderAPI(config=settings(root)), []
     for name in names:
-        notebook, cases = assignment(name, folder), hidden_cases(name, seed)
         target = root / "source" / name / f"{name}.ipynb"
-        text, numbers = nbformat.writes(notebook, indent=1) + "\n", json.dumps(cases)
+        text = nbformat.writes(assignment(name, folder), indent=1) + "\n"
+        numbers = json.dumps(hidden_cases(name, _seed(root, name, seed, fresh=not _same(target, text))))
         hidden = root / "hidden" / f"{name}.json"
         released = root / "release" / name / f"{name}.ipynb"
         if not (_same(target, text) and _same(hidden, numbers) and released.exists()):
             _write(target, text)
             _write(hidden, numbers)
-            _write(root / "hidden" / f"{name}.inputs.json", json.dumps(inputs_only(cases)))
             done = api.generate_assignment(name, force=True)
             if not done["success"]:
                 raise RuntimeError(f"nbgrader could not make the assignment {name}:\n{done.get('log')}")
             _without_course_metadata(released)
         said.append(f"{name}: {chapter(name).points:g} points, {released}")
+    said.append(f"to hand out: {handout.write(root)}")
     return said
 
 
-def _seed(root: Path) -> int:
-    file = root / "hidden" / "seed.json"
-    if not file.exists():
-        _write(file, json.dumps({"seed": secrets.randbelow(2**31)}))
-    return json.loads(file.read_text(encoding="utf-8"))["seed"]
+def _seed(root: Path, name: str, asked: int | None, *, fresh: bool) -> int:
+    """The seed of one assignment. Another assignment has another one, so that none tells about the next."""
+    if asked is not None:
+        return int.from_bytes(hashlib.sha256(f"{asked} {name}".encode()).digest()[:4], "big") >> 1
+    file = root / "hidden" / "seeds.json"
+    seeds = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if fresh or name not in seeds:
+        seeds[name] = secrets.randbelow(2**31)
+        _write(file, json.dumps(seeds))
+    return seeds[name]
 
 
 def _same(file: Path, text: str) -> bool:

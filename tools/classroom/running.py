@@ -3,32 +3,40 @@
 Each submission is graded in a process of its own, forked from a server that has imported everything once; a process
 that hangs or dies costs one row, not the run. `here` works on this machine, `on_dask` on the workers of a Dask
 cluster: files go there and come back as bytes, so workers need no shared folder, only the same checkout.
+
+Ctrl-C ends the running ones and keeps what is graded; the next run does the rest.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
-import re
 import shutil
+import stat
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
+import nbformat
 from nbgrader.api import Gradebook
 
-from classroom import grading, sandbox
+from classroom import grading, overrides, pages, sandbox, submissions
 from classroom.grading import Result
 from classroom.submissions import grade_id
+from classroom.untrusted import folder_name, short, shown
 
-MOST_SECONDS = 400  # for one file, whatever it does; a chapter in it has its own, shorter limit
+MOST_SECONDS = 900  # for one file, whatever it does; a chapter in it has its own, shorter limits
 RESULTS = "results.json"
+# What a grader's processes need of the instructor's environment; the rest may hold secrets.
+NEEDED = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True)
@@ -38,31 +46,29 @@ class Task:
     file: Path
     student: str
     name: str
+    key: str  # the student's name for folders and databases, which no other student shares
 
 
 # --- what was handed in -----------------------------------------------------------------------------------------------
 
 
 def collect(folder: Path) -> list[Task]:
-    """Every file below `folder`. In a folder of its own the student is the folder's name, else the file's."""
+    """Everything below `folder` that is no folder. In a folder of its own the student is the folder's name, else the
+    file's."""
     tasks = []
-    for file in sorted(folder.rglob("*")):
-        place = file.relative_to(folder)
-        if any(part.startswith(".") for part in place.parts) or (file.is_dir() and not file.is_symlink()):
-            continue
-        student = place.parts[0] if len(place.parts) > 1 else file.stem
-        tasks.append(Task(file, student, f"{plain(student)}-{_short(str(place))}"))
+    for place in sorted(_places(folder)):
+        parts = place.parts
+        student = parts[0] if len(parts) > 1 else place.stem
+        key = folder_name(student)
+        tasks.append(Task(folder / place, shown(student), f"{key}-{short(str(place))}", key))
     return tasks
 
 
-def plain(name: str) -> str:
-    """A name for files and databases: letters, digits and - only; one that had others gets a number of its own."""
-    simple = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:40]
-    return simple if simple == name else f"{simple or 'student'}-{_short(name)}"
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+def _places(folder: Path) -> Iterator[Path]:
+    for above, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(above, name))]
+        for name in (*files, *links):
+            yield Path(above, name).relative_to(folder)
 
 
 def stamp(task: Task, course: Path, shared: bytes = b"") -> str:
@@ -71,8 +77,15 @@ def stamp(task: Task, course: Path, shared: bytes = b"") -> str:
     shared: what `_shared(course)` returned, so that it is not computed again for every file.
     """
     digest = hashlib.sha256(shared or _shared(course))
-    if not task.file.is_symlink():
-        digest.update(task.file.read_bytes())
+    try:
+        found = os.stat(task.file, follow_symlinks=False)
+        digest.update(f"{stat.S_IFMT(found.st_mode)} {found.st_size}".encode())
+        if stat.S_ISREG(found.st_mode) and found.st_size <= submissions.MOST_BYTES:
+            with task.file.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+    except OSError as error:
+        digest.update(type(error).__name__.encode())
     return digest.hexdigest()
 
 
@@ -82,7 +95,7 @@ def _shared(course: Path) -> bytes:
     library = Path(grading.guard.__file__).parent
     for file in (*sorted(course.glob("source/*/*.ipynb")), *sorted(course.glob("hidden/ch*.json")),
                  *sorted(course.glob("hidden/lab*.json")), *sorted(Path(__file__).parent.glob("*.py")),
-                 *sorted(library.glob("*.py"))):
+                 *sorted(library.glob("*.py")), *sorted(library.glob("golden/*.json"))):
         digest.update(file.read_bytes())
     return digest.digest()
 
@@ -90,28 +103,49 @@ def _shared(course: Path) -> bytes:
 # --- one submission, in a process that may die ------------------------------------------------------------------------
 
 
-def supervised(file: Path, student: str, course: Path, target: Path) -> None:
-    """Grade one file in a process of its own; whatever happens to it, `target` holds a result afterwards."""
+def supervised(file: Path, student: str, course: Path, target: Path, stopped: threading.Event | None = None) -> None:
+    """Grade one file in a process of its own; whatever happens to it, `target` holds a result afterwards.
+
+    stopped: set when the whole run is to end; then `target` stays empty.
+    """
     shutil.rmtree(target, ignore_errors=True)
-    if file.is_symlink():
-        grading.save([Result(student, file.name, notes=["This is a link and no file."])], target)
-        return
-    process = _server().Process(target=grading.grade, args=(file, student, course.absolute(), target.absolute()))
+    process = _server().Process(target=grading.in_a_process, args=(file, student, course.absolute(), target.absolute()))
     process.start()
-    process.join(MOST_SECONDS)
+    deadline = time.monotonic() + MOST_SECONDS
+    while process.is_alive() and time.monotonic() < deadline and not (stopped and stopped.is_set()):
+        process.join(0.2)
     late = process.is_alive()
     if late:
         process.kill()
         process.join()
-    if not (target / RESULTS).exists():
+    if not (target / RESULTS).exists() and not (stopped and stopped.is_set()):
         why = f"took longer than {MOST_SECONDS} seconds" if late else f"stopped the grader (status {process.exitcode})"
-        grading.save([Result(student, file.name, notes=[f"This file {why}; look at it by hand."])], target)
+        grading.save([grading.not_graded(file, student, f"This file {why}; look at it by hand.")], target)
 
 
 def _server() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["classroom.grading"])
+    with _bare_environment():
+        multiprocessing.forkserver.ensure_running()
     return context
+
+
+_changing = threading.Lock()
+
+
+@contextmanager
+def _bare_environment() -> Iterator[None]:
+    """Without what a grader does not need: a student's code may find a way to read it."""
+    with _changing:
+        before = dict(os.environ)
+        for name in before:
+            if name not in NEEDED and not name.startswith(("PYTHON", "COURSE_", "LC_", "OMP_", "HF_", "XDG_")):
+                del os.environ[name]
+        try:
+            yield
+        finally:
+            os.environ.update(before)
 
 
 # --- many submissions -------------------------------------------------------------------------------------------------
@@ -122,25 +156,41 @@ Engine = Callable[[list[Task], Path, Path], Iterator[Task]]
 def here(workers: int) -> Engine:
     """Grade on this machine, `workers` at a time."""
     def engine(tasks: list[Task], course: Path, graded: Path) -> Iterator[Task]:
-        with ThreadPoolExecutor(workers) as pool:
-            waiting = {pool.submit(supervised, task.file, task.student, course, graded / task.name): task
+        stopped = threading.Event()
+        pool = ThreadPoolExecutor(workers)
+        try:
+            waiting = {pool.submit(supervised, task.file, task.student, course, graded / task.name, stopped): task
                        for task in tasks}
-            for done in as_completed(waiting):
-                done.result()
-                yield waiting[done]
+            left = set(waiting)
+            while left:
+                done, left = wait(left, timeout=1, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    yield waiting[future]
+        finally:
+            stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
 
     return engine
 
 
 def on_dask(address: str) -> Engine:
-    """Grade on the workers of the Dask scheduler at `address`; each takes one submission at a time."""
+    """Grade on the workers of a Dask scheduler; see the instructor's page for how to start them."""
     def engine(tasks: list[Task], course: Path, graded: Path) -> Iterator[Task]:
         from distributed import Client, as_completed
 
         with Client(address) as client:
             files = client.scatter(_course_files(course), broadcast=True)
-            waiting = {client.submit(elsewhere, task.file.name, _content(task.file), task.student, files, pure=False,
-                                     retries=2): task for task in tasks}
+            waiting = {}
+            for task in tasks:
+                try:
+                    content = submissions.content_of(task.file)
+                except submissions.NotAnAnswerError as error:
+                    grading.save([grading.not_graded(task.file, task.student, str(error))], graded / task.name)
+                    yield task
+                    continue
+                waiting[client.submit(elsewhere, os.fsencode(task.file.name), content, task.student, files, pure=False,
+                                      retries=2)] = task
             for done in as_completed(waiting):
                 target = graded / waiting[done].name
                 shutil.rmtree(target, ignore_errors=True)
@@ -150,23 +200,19 @@ def on_dask(address: str) -> Engine:
     return engine
 
 
-def elsewhere(name: str, content: bytes, student: str, course: dict[str, bytes]) -> dict[str, bytes]:
+def elsewhere(name: bytes, content: bytes, student: str, course: dict[str, bytes]) -> dict[str, bytes]:
     """Grade one file on a worker that shares no folder with the one who asks: bytes in, bytes out."""
     with tempfile.TemporaryDirectory(prefix="course-") as temporary:
         work = Path(temporary)
         _unpack(course, work / "course")
-        _unpack({name: content}, work)
-        supervised(work / name, student, work / "course", work / "graded")
+        _unpack({os.fsdecode(name): content}, work / "handed in")
+        supervised(work / "handed in" / os.fsdecode(name), student, work / "course", work / "graded")
         return {file.name: file.read_bytes() for file in (work / "graded").iterdir()}
 
 
 def _course_files(course: Path) -> dict[str, bytes]:
-    files = [course / "gradebook.db", *course.glob("source/*/*.ipynb"), *course.glob("hidden/*.json")]
+    files = [*course.glob("source/*/*.ipynb"), *course.glob("hidden/*.json")]
     return {str(file.relative_to(course)): file.read_bytes() for file in files}
-
-
-def _content(file: Path) -> bytes:
-    return b"" if file.is_symlink() else file.read_bytes()
 
 
 def _unpack(files: dict[str, bytes], folder: Path) -> None:
@@ -175,32 +221,76 @@ def _unpack(files: dict[str, bytes], folder: Path) -> None:
         (folder / name).write_bytes(content)
 
 
-def grade_all(submissions: Path, course: Path, engine: Engine, say: Callable[[str], None] = print) -> list[Result]:
-    """Grade what changed, put everything into the gradebook, and return all results in the order of the files."""
-    tasks, graded = collect(submissions), course / "graded"
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C while grading; `results` are those that were finished, and a row for each of the others."""
+
+    def __init__(self, results: list[Result], done: int, of: int) -> None:
+        super().__init__(f"Stopped: {done} of {of} files are graded and kept. The same command does the rest.")
+        self.results = results
+
+
+def grade_all(handed_in: Path, course: Path, engine: Engine, say: Callable[[str], None] = print) -> list[Result]:
+    """Grade what changed, put everything into the gradebook, and return all results in the order of the files.
+
+    Raises: Stopped after Ctrl-C, when everything that was graded is in the gradebook and has its page.
+    """
+    tasks, graded = collect(handed_in), course / "graded"
+    say(f"{len(tasks)} files. {sandbox.explained()}")
     shared = _shared(course)
     stamps = {task.name: stamp(task, course, shared) for task in tasks}
     fresh = [task for task in tasks if _stamped(graded / task.name) != stamps[task.name]]
-    say(f"{len(tasks)} files, {len(fresh)} of them new or changed. {sandbox.explained()}")
-    stored = {}
-    for count, task in enumerate(engine(fresh, course, graded), start=1):
-        stored[task.name] = results(graded, task)
-        (graded / task.name / "stamp.txt").write_text(stamps[task.name], encoding="utf-8")
-        points = ", ".join(f"{r.chapter or 'not graded'} {r.points:g} of {r.out_of:g}" for r in stored[task.name])
-        say(f"[{count}/{len(fresh)}] {task.file.name}: {points}")
-    book, found = Book(course), []
-    for task in tasks:
-        of_this = stored.get(task.name) or results(graded, task)
-        book.enter(task, of_this, graded / task.name)
-        found += of_this
-    book.override(course / "overrides.csv")
-    book.correct(found)
-    return found
+    say(f"{len(fresh)} of them are new or changed.")
+    stopped = False
+    try:
+        for count, task in enumerate(engine(fresh, course, graded), start=1):
+            if not _to_be_repeated(results(graded, task)):
+                (graded / task.name / "stamp.txt").write_text(stamps[task.name], encoding="utf-8")
+            points = ", ".join(_in_short(result) for result in results(graded, task))
+            say(f"[{count}/{len(fresh)}] {shown(task.file.name)}: {points}")
+    except KeyboardInterrupt:
+        stopped = True
+    unfinished = [task for task in tasks if stopped and _stamped(graded / task.name) != stamps[task.name]]
+    found = {task.name: [_waiting(task)] if task in unfinished else results(graded, task) for task in tasks}
+    everything = [result for task in tasks for result in found[task.name]]
+    _note_doubles(everything)
+    book = Book(course)
+    for sentence in book.take(everything, overrides.read(course / "overrides.csv", everything)):
+        say(sentence)
+    book.show(tasks, found)
+    if stopped:
+        raise Stopped(everything, len(tasks) - len(unfinished), len(tasks))
+    return everything
+
+
+def _to_be_repeated(found: Iterable[Result]) -> bool:
+    """Whether the machine failed and not the student: the next run tries again."""
+    return any(note.startswith("The sandbox did not start") for result in found for note in result.notes)
 
 
 def results(graded: Path, task: Task) -> list[Result]:
     """The stored results of one file."""
-    return [Result(**entry) for entry in json.loads((graded / task.name / RESULTS).read_text(encoding="utf-8"))]
+    stored = json.loads((graded / task.name / RESULTS).read_text(encoding="utf-8"))
+    return [Result(**entry | {"key": task.key}) for entry in stored]
+
+
+def _in_short(result: Result) -> str:
+    what = result.chapter or ("nothing to grade" if result.attachment else "not graded")
+    return f"{what} {result.points:g} of {result.out_of:g}" if result.out_of else what
+
+
+def _waiting(task: Task) -> Result:
+    return Result(task.student, shown(task.file.name), notes=["Not graded yet: the run was stopped."], key=task.key)
+
+
+def _note_doubles(everything: Iterable[Result]) -> None:
+    """Say so where a student hands in a chapter twice: the gradebook has one place for both."""
+    last: dict[tuple[str, str], Result] = {}
+    for result in everything:
+        if result.chapter:
+            earlier = last.get((result.key, result.chapter))
+            if earlier:
+                earlier.notes.append(f"Handed in again as {result.file}, which the gradebook holds.")
+            last[result.key, result.chapter] = result
 
 
 def _stamped(folder: Path) -> str:
@@ -218,67 +308,73 @@ class Book:
         self.course = course
         self.address = f"sqlite:///{(course / 'gradebook.db').absolute()}"
 
-    def enter(self, task: Task, found: Iterable[Result], folder: Path) -> None:
-        """Store the automatic points. Points that somebody gave by hand stay."""
-        with Gradebook(self.address, "distilling-bert") as book:
-            for result in found:
-                student = plain(result.student)
-                self._pages(result, student, folder)
-                if not result.questions:
-                    continue
-                book.update_or_create_student(student, first_name=result.student, last_name="")
-                book.update_or_create_submission(result.chapter, student)
-                for name, entry in result.questions.items():
-                    grade = book.find_grade(f"{grade_id(name)}-test", result.chapter, result.chapter, student)
-                    grade.auto_score, grade.needs_manual_grade = entry["points"], False
-                book.db.commit()
+    def take(self, everything: list[Result], asked: tuple[list[overrides.Override], list[str]]) -> list[str]:
+        """Store the automatic points and those given by hand, and take over what was given by hand earlier.
 
-    def _pages(self, result: Result, student: str, folder: Path) -> None:
-        feedback = self.course / "feedback" / student
+        Returns: a sentence for each line of the overrides that was not used.
+        """
+        with Gradebook(self.address, "distilling-bert") as book:
+            for result in everything:
+                if result.questions:
+                    self._enter(book, result)
+            book.db.commit()
+            for override in asked[0]:
+                chapter = override.question.partition(".")[0]
+                book.find_grade(f"{grade_id(override.question)}-test", chapter, chapter,
+                                override.key).manual_score = override.points
+                book.find_comment(grade_id(override.question), chapter, chapter,
+                                  override.key).manual_comment = harmless(override.reason) or None
+            book.db.commit()
+            for result in everything:
+                self._correct(book, result)
+        return asked[1]
+
+    def _enter(self, book: Gradebook, result: Result) -> None:
+        book.update_or_create_student(result.key, first_name=harmless(result.student), last_name="")
+        book.update_or_create_submission(result.chapter, result.key)
+        for name, entry in result.questions.items():
+            grade = book.find_grade(f"{grade_id(name)}-test", result.chapter, result.chapter, result.key)
+            grade.auto_score, grade.needs_manual_grade = entry["points"], False
+
+    def _correct(self, book: Gradebook, result: Result) -> None:
+        for name, entry in result.questions.items():
+            grade = book.find_grade(f"{grade_id(name)}-test", result.chapter, result.chapter, result.key)
+            if grade.manual_score is not None and grade.manual_score != entry["points"]:
+                comment = book.find_comment(grade_id(name), result.chapter, result.chapter, result.key)
+                entry |= {"automatic": entry["points"], "points": grade.manual_score,
+                          "reason": comment.manual_comment or ""}
+                result.notes.append(f"{name}: {grade.manual_score:g} points given by hand, instead of "
+                                    f"{entry['automatic']:g}.")
+        result.points = sum(entry["points"] for entry in result.questions.values())
+
+    def show(self, tasks: Iterable[Task], found: dict[str, list[Result]]) -> None:
+        """Write every student's feedback pages, and the notebooks that formgrader opens."""
+        assignments = grading.released(self.course)
+        for task in tasks:
+            for result in found[task.name]:
+                self._pages(task, result, assignments)
+
+    def _pages(self, task: Task, result: Result, assignments: dict[str, nbformat.NotebookNode]) -> None:
+        feedback = self.course / "feedback" / task.key
         feedback.mkdir(parents=True, exist_ok=True)
         if not result.questions:
-            page = feedback / f"{plain(result.file)}.html"
-            text = NOT_GRADED.format(file=escape(result.file), why=escape(" ".join(result.notes)))
-            page.write_text(text, encoding="utf-8")
+            (feedback / f"{folder_name(task.file.name)}.html").write_text(pages.not_graded(result), encoding="utf-8")
             return
-        shutil.copy(folder / f"{result.chapter}.html", feedback / f"{result.chapter}.html")
-        autograded = self.course / "autograded" / student / result.chapter
-        autograded.mkdir(parents=True, exist_ok=True)
-        target = autograded / f"{result.chapter}.ipynb"
-        target.unlink(missing_ok=True)  # nbgrader writes it read-only
-        shutil.copy(folder / f"{result.chapter}.ipynb", target)
-
-    def override(self, file: Path) -> None:
-        """Points given by hand: student, chapter, question, points, reason. Empty points take the override back."""
-        if not file.exists():
-            return
-        with Gradebook(self.address, "distilling-bert") as book, file.open(encoding="utf-8-sig", newline="") as rows:
-            for number, row in enumerate(csv.DictReader(rows), start=2):
-                try:
-                    chapter, student = row["chapter"], plain(row["student"])
-                    cell = grade_id(f"{chapter}.{row['question']}")
-                    points = float(row["points"]) if row["points"].strip() else None
-                    book.find_grade(f"{cell}-test", chapter, chapter, student).manual_score = points
-                    book.find_comment(cell, chapter, chapter, student).manual_comment = row.get("reason") or None
-                    book.db.commit()
-                except Exception as error:  # one wrong line must not keep the others from counting
-                    print(f"{file.name}, line {number} was not used: {type(error).__name__}: {error}")
-
-    def correct(self, found: Iterable[Result]) -> None:
-        """Take over into the results what was given by hand, here or in nbgrader's formgrader."""
-        with Gradebook(self.address, "distilling-bert") as book:
-            for result in found:
-                for name, entry in result.questions.items():
-                    grade = book.find_grade(f"{grade_id(name)}-test", result.chapter, result.chapter,
-                                            plain(result.student))
-                    if grade.manual_score is not None and grade.manual_score != entry["points"]:
-                        entry["points"] = grade.manual_score
-                        result.notes.append(f"{name}: {grade.manual_score:g} points given by hand.")
-                result.points = sum(entry["points"] for entry in result.questions.values())
+        kept = json.loads((self.course / "graded" / task.name / f"{result.chapter}.json").read_text(encoding="utf-8"))
+        again = any("Handed in again as" in note for note in result.notes)
+        name = f"{result.chapter}-{short(task.file.name)}" if again else result.chapter
+        (feedback / f"{name}.html").write_text(pages.feedback(result, kept), encoding="utf-8")
+        if not again:
+            target = self.course / "autograded" / task.key / result.chapter / f"{result.chapter}.ipynb"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)  # nbgrader writes it read-only
+            notebook = pages.autograded(result, kept, assignments[result.chapter])
+            target.write_text(nbformat.writes(notebook, indent=1) + "\n", encoding="utf-8")
 
 
-NOT_GRADED = ('<!doctype html><html lang="en"><meta charset="utf-8"><title>Not graded</title>'
-              "<h1>{file}</h1><p>This file was not graded. {why}</p></html>\n")
+def harmless(text: str) -> str:
+    """A name or a reason as formgrader may put it into a page: without the signs that HTML reads."""
+    return text.translate(str.maketrans({"<": "‹", ">": "›", "&": "+", '"': "'", "`": "'"}))
 
 
 def workers() -> int:

@@ -8,19 +8,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, near, numbers
 
 
 def _logits(*shape: int, seed: int = 7, size: float = 2.0) -> torch.Tensor:
     return size * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
-
-
-def _near(answer: Value, wanted: float, tolerance: float = 1e-4) -> bool:
-    return all(abs(number - wanted) <= tolerance for number in numbers(answer))
 
 
 def _row_sums(answer: Value) -> list[float]:
@@ -37,10 +29,12 @@ SOFTMAX = Question(
     minutes=6,
     stub='''\
 def softened(logits: Tensor, temperature: float) -> Tensor:
-    """Soften logits into probabilities: q_i = exp(z_i / T) / sum_j exp(z_j / T).
+    """Soften logits: q_i = exp(z_i / T) / sum_j exp(z_j / T).
 
-    logits: (..., classes), any number of dimensions in front; the classes come last.
-    Returns: probabilities of the same shape. They must stay finite for logits of 10,000 and T = 0.05.
+    logits: (..., classes), any number of dimensions in front; the classes come
+    last.
+    Returns: probabilities of the same shape. They must stay finite for logits
+    of 10,000 and T = 0.05.
     """
     raise NotImplementedError("ch01.q1")
 ''',
@@ -55,6 +49,15 @@ def softened(logits: Tensor, temperature: float) -> Tensor:
         "dim_0": "The softmax runs over the wrong dimension: classes are the last one, dim=-1, and here dim=0 is used.",
         "dim_1": "Right for two dimensions only: with (batch, tokens, classes) dim=1 is the tokens. Use dim=-1.",
         "log": "These are logarithms of probabilities. Return the probabilities themselves.",
+        "sum_of_all": "The sum runs over the whole tensor: .sum() without a dimension. Sum each row on its own: "
+                      ".sum(dim=-1, keepdim=True).",
+        "exp_only": "These are exponentials, not probabilities yet: divide each row by its sum.",
+        "largest_is_1": "The largest of each row is 1: its logit was subtracted, but the row was not divided by its "
+                        "sum.",
+        "sigmoid": "This is the sigmoid, which looks at each logit alone. A softmax compares the classes of a row.",
+        "minus": "The sign of the logits is turned round: the largest logit must give the largest probability.",
+        "power": "These are powers of probabilities. They would have to be divided by their sum; dividing the logits "
+                 "by T before the softmax does both.",
     },
     extremes="exp overflows. Subtract the largest logit of each row before the exponential.",
     properties=(
@@ -62,7 +65,7 @@ def softened(logits: Tensor, temperature: float) -> Tensor:
                  lambda: [Call((_logits(3, 5), 1.7))],
                  lambda answers: all(abs(total - 1) < 1e-4 for total in _row_sums(answers[0]))),
         Property("Adding one number to all logits of a row must change nothing.",
-                 lambda: [Call((_logits(3, 5), 3.0)), Call((_logits(3, 5) + 8.0, 3.0))], _all_equal),
+                 lambda: [Call((_logits(3, 5), 3.0)), Call((_logits(3, 5) + 8.0, 3.0))], all_equal),
     ),
 )
 
@@ -75,8 +78,10 @@ SOFT_LOSS = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def soft_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student), both softened with T: a sum over classes, then the mean over the batch.
+def soft_loss(student_logits: Tensor, teacher_logits: Tensor,
+              temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student), both softened with T: a sum over classes,
+    then the mean over the batch.
 
     student_logits, teacher_logits: (batch, classes).
     Returns: one number, as a tensor of shape ().
@@ -102,16 +107,21 @@ def soft_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
         "cross_entropy": "This is the cross-entropy: KL plus the teacher's entropy. The gradient is the same, but the "
                          "exercise asks for KL, which is 0 for a perfect student.",
         "dim_0": "The softmax runs over the batch, dim=0. The classes are the last dimension.",
+        "probabilities_mean": "Two mistakes at once: F.kl_div got the student's probabilities where it wants "
+                              'log-probabilities, and its default reduction "mean" divides by the classes too.',
+        "both_logs": "Both arguments of F.kl_div are log-probabilities. The second one, the teacher's, must be "
+                     "probabilities (or say log_target=True).",
+        "squares": "This is the squared distance of the probabilities. KL compares their logarithms.",
     },
     extremes="Do not take the logarithm of a softmax: a probability of 0 has none. Use log_softmax.",
     gradient="The loss must be differentiable for the student: no .item(), no .detach(), no torch.no_grad() on its "
              "side.",
     properties=(
         Property("A student with the teacher's logits must have loss 0.",
-                 lambda: [Call((_logits(4, 6), _logits(4, 6), 3.0))], lambda answers: _near(answers[0], 0)),
+                 lambda: [Call((_logits(4, 6), _logits(4, 6), 3.0))], lambda answers: near(answers[0], 0)),
         Property("The same batch twice must give the same loss: divide by the batch, not by a fixed number.",
                  lambda: [Call((_logits(3, 4), _logits(3, 4, seed=8), 2.0)),
-                          Call((_logits(3, 4).repeat(2, 1), _logits(3, 4, seed=8).repeat(2, 1), 2.0))], _all_equal),
+                          Call((_logits(3, 4).repeat(2, 1), _logits(3, 4, seed=8).repeat(2, 1), 2.0))], all_equal),
     ),
 )
 
@@ -133,10 +143,13 @@ def whole_loss(
     hard_weight: float,
     soft_weight: float,
 ) -> Tensor:
-    """hard_weight * cross-entropy with the labels + soft_weight * your soft loss (T^2 included).
+    """hard_weight * cross-entropy with the labels + soft_weight * your soft
+    loss (T^2 included).
 
-    student_logits, teacher_logits: (batch, classes). labels: (batch,), the right class of each example.
-    Returns: one number, as a tensor of shape (). The two weights need not sum to 1.
+    student_logits, teacher_logits: (batch, classes). labels: (batch,), the
+    right class of each example.
+    Returns: one number, as a tensor of shape (). The two weights need not sum
+    to 1.
     """
     raise NotImplementedError("ch01.q3")
 ''',
@@ -152,6 +165,12 @@ def whole_loss(
         "teacher_hard": "The hard term measures the teacher. It must measure the student against the labels.",
         "one_alpha": "One weight is taken as 1 minus the other. Use both weights as they are given.",
         "swapped_kl": "In the soft term teacher and student are swapped.",
+        "t2_twice": "T^2 is in the soft term twice: your soft loss of ch01.q2 has it already.",
+        "softmax_before_ce": "F.cross_entropy got probabilities. It takes the softmax itself, so give it the raw "
+                             "logits.",
+        "no_hard": "The hard term is missing: the labels have no effect.",
+        "soft_cross_entropy": "The soft term is the cross-entropy: KL plus the teacher's entropy. The exercise asks "
+                              "for KL.",
     },
     extremes="Look at both terms: log_softmax instead of log(softmax), cross_entropy on raw logits.",
     gradient="Both terms must reach the student: no .item(), no .detach() on its side.",
@@ -159,11 +178,11 @@ def whole_loss(
         Property("With soft_weight = 0 the teacher must have no influence.",
                  lambda: [Call((_logits(4, 3), _logits(4, 3, seed=s), torch.tensor([0, 1, 2, 1])),
                                {"temperature": 2.0, "hard_weight": 1.0, "soft_weight": 0.0}) for s in (8, 9)],
-                 _all_equal),
+                 all_equal),
         Property("With hard_weight = 0 the labels must have no influence.",
                  lambda: [Call((_logits(4, 3), _logits(4, 3, seed=8), torch.tensor(labels)),
                                {"temperature": 2.0, "hard_weight": 0.0, "soft_weight": 1.0})
-                          for labels in ([0, 1, 2, 1], [2, 2, 0, 0])], _all_equal),
+                          for labels in ([0, 1, 2, 1], [2, 2, 0, 0])], all_equal),
     ),
 )
 
@@ -185,12 +204,14 @@ TOKEN_LOSS = Question(
     difficulty=3,
     minutes=12,
     stub='''\
-def token_loss(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, temperature: float) -> Tensor:
+def token_loss(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor,
+               temperature: float) -> Tensor:
     """The soft loss of ch01.q2 as a mean over all kept tokens of the batch.
 
     student_logits, teacher_logits: (batch, tokens, classes).
     mask: (batch, tokens), 1 or True = keep this token, 0 or False = padding.
-    Returns: one number, as a tensor of shape (). Every kept token weighs the same.
+    Returns: one number, as a tensor of shape (). Every kept token weighs the
+    same.
     """
     raise NotImplementedError("ch01.q4")
 ''',
@@ -207,13 +228,18 @@ def token_loss(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, tem
         "inverted": "The mask is inverted: this is the loss of the padding. 1 means keep.",
         "per_sentence": "This is a mean per sentence, then over sentences. Here every kept token weighs the same.",
         "integer_index": "A mask of integers picks rows 0 and 1 instead of kept tokens. Use mask.bool().",
+        "integer_index_raw": "student_logits[mask] with a mask of integers picks whole sentences, number 0 and number "
+                             "1, again and again. Only mask.bool() selects tokens.",
+        "t_once": "The factor is T. It must be T^2, as in ch01.q2.",
+        "sum": "The loss is summed over the kept tokens. Take their mean.",
+        "swapped": "Teacher and student are swapped.",
         "no_t2": "The factor T^2 is missing.",
     },
     extremes="Take log_softmax, not the logarithm of a softmax, and drop padding before you compute.",
     gradient="The loss must be differentiable for the student, and padded tokens must get gradient 0.",
     properties=(
         Property("What stands in the padding must not matter.",
-                 lambda: [_with_other_padding(seed) for seed in (20, 30)], _all_equal),
+                 lambda: [_with_other_padding(seed) for seed in (20, 30)], all_equal),
     ),
 )
 
@@ -226,13 +252,17 @@ FACTOR = Question(
     difficulty=2,
     minutes=8,
     stub='''\
-def missing_factor(reduction: str, batch: int, tokens: int, classes: int) -> float:
-    """By which number must this loss be multiplied to become the mean over tokens of the KL?
+def missing_factor(reduction: str, batch: int, tokens: int,
+                   classes: int) -> float:
+    """By which number must this loss be multiplied to become the mean over
+    tokens of the KL?
 
         F.kl_div(student_log_probs, teacher_probs, reduction=reduction)
 
-    Both tensors have the shape (batch, tokens, classes), and there is no padding.
-    reduction: "mean", "batchmean" or "sum". Returns: the factor, a Python number. No tensor is needed.
+    Both tensors have the shape (batch, tokens, classes), and there is no
+    padding.
+    reduction: "mean", "batchmean" or "sum". Returns: the factor, a Python
+    number. No tensor is needed.
     """
     raise NotImplementedError("ch01.q5")
 ''',
@@ -247,6 +277,10 @@ def missing_factor(reduction: str, batch: int, tokens: int, classes: int) -> flo
                               "which is the number of sentences.",
         "sum_by_batch": '"sum" must be divided by the tokens as well, not only by the batch.',
         "mean_is_right": '"mean" divides by the classes too, and that has to be undone.',
+        "mean_and_tokens": '"mean" divides by the tokens, and so it should: only the classes have to be undone.',
+        "batchmean_and_classes": '"batchmean" does not divide by the classes, so they are not in its factor.',
+        "sum_by_classes": 'The KL is a sum over the classes, so "sum" must not be divided by them.',
+        "tokens_for_batch": '"batchmean" has divided by the batch already. What is still missing are the tokens.',
     },
     extremes="Think of a masked-LM head with 30,522 classes.",
 )
@@ -268,11 +302,14 @@ GRADIENT = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def soft_gradient(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """The gradient of your soft loss (ch01.q2, with T^2) for the student's logits, without autograd.
+def soft_gradient(student_logits: Tensor, teacher_logits: Tensor,
+                  temperature: float) -> Tensor:
+    """The gradient of your soft loss (ch01.q2, with T^2) for the student's
+    logits, without autograd.
 
     student_logits, teacher_logits: (batch, classes).
-    Returns: (batch, classes), what student_logits.grad would hold after loss.backward().
+    Returns: (batch, classes), what student_logits.grad would hold after
+    loss.backward().
     """
     raise NotImplementedError("ch01.q6")
 ''',
@@ -287,6 +324,10 @@ def soft_gradient(student_logits: Tensor, teacher_logits: Tensor, temperature: f
         "without_t2": "This is the gradient without the factor T^2 of the loss: it shrinks as T grows.",
         "no_batch": "The mean over the batch is missing: divide by the number of examples.",
         "t_is_1": "The probabilities are those of T = 1. Soften both with T first.",
+        "of_logits": "This is the difference of the logits. The gradient is the difference of the PROBABILITIES.",
+        "of_logs": "This is the difference of the log-probabilities. The gradient is the difference of the "
+                   "probabilities.",
+        "per_number": "You divide by all numbers. The mean is over the examples only.",
     },
     extremes="The gradient is a difference of probabilities. Only their softmax can overflow: use torch.softmax.",
     properties=(

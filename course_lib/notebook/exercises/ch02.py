@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from course_lib.notebook.exercises.guard import Call
-from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.questions import Chapter, Forecast, Option, Poll, Property, Question, QuizItem
+from course_lib.notebook.exercises.values import Value, all_equal, numbers
 
 
 def _logits(*shape: int, seed: int = 7, size: float = 2.0) -> torch.Tensor:
     return size * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 def _words(answer: Value) -> list[str]:
@@ -32,11 +29,15 @@ EDITED = Question(
     difficulty=1,
     minutes=8,
     stub='''\
-def edited(words: list[str], others: list[str], draws: list[float], p_mask: float, p_pos: float) -> list[str]:
-    """Mask some words of a sentence and replace some others, by ONE draw X per word.
+def edited(words: list[str], others: list[str], draws: list[float],
+           p_mask: float, p_pos: float) -> list[str]:
+    """Mask some words of a sentence and replace some others, by ONE draw X per
+    word.
 
-    X < p_mask: "[MASK]".   p_mask <= X < p_mask + p_pos: the other word.   Otherwise: the word itself.
-    words, others, draws: lists of the same length; others[i] has the same part of speech as words[i].
+    X < p_mask: "[MASK]".   p_mask <= X < p_mask + p_pos: the other word.
+    Otherwise: the word itself.
+    words, others, draws: lists of the same length; others[i] has the same part
+    of speech as words[i].
     Returns: a new list of that length.
     """
     raise NotImplementedError("ch02.q1")
@@ -53,6 +54,12 @@ def edited(words: list[str], others: list[str], draws: list[float], p_mask: floa
         "replaced_first": "Words below p_mask are replaced, too: ask for the mask first, then for the replacement.",
         "swapped": "Mask and replacement are swapped: the draws below p_mask belong to [MASK].",
         "dropped": "Kept words are missing. Every word has one place in the answer, edited or not.",
+        "never_replaced": "Words are masked, but never replaced: the second case is missing.",
+        "never_masked": "Words are replaced, but never masked: the first case is missing.",
+        "upper_end": "You replace at the upper end, X > 1 - p_pos. The share is right, but the draws next to p_mask "
+                     "are meant: p_mask <= X < p_mask + p_pos.",
+        "no_brackets": 'The mask is the text "[MASK]", brackets included.',
+        "deleted": "Masked words are left out. They become [MASK] and keep their place.",
     },
     extremes="Think of p_mask = 0, of p_mask = 1 and of an empty sentence.",
     properties=(
@@ -83,12 +90,16 @@ LAST_STATES = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def sentence_vectors(forward_states: Tensor, backward_states: Tensor, mask: Tensor) -> Tensor:
-    """What a BiLSTM knows when it has read a whole sentence, from left to right and from right to left.
+def sentence_vectors(forward_states: Tensor, backward_states: Tensor,
+                     mask: Tensor) -> Tensor:
+    """What a BiLSTM knows when it has read a whole sentence, from left to right
+    and from right to left.
 
-    forward_states, backward_states: (batch, tokens, hidden); row t belongs to word t in BOTH of them.
+    forward_states, backward_states: (batch, tokens, hidden); row t belongs to
+    word t in BOTH of them.
     mask: (batch, tokens), 1 = word, 0 = padding; the padding stands at the end.
-    Returns: (batch, 2 * hidden): the forward LSTM's last state, then the backward LSTM's last state.
+    Returns: (batch, 2 * hidden): the forward LSTM's last state, then the
+    backward LSTM's last state.
     """
     raise NotImplementedError("ch02.q2")
 ''',
@@ -103,11 +114,19 @@ def sentence_vectors(forward_states: Tensor, backward_states: Tensor, mask: Tens
         "swapped": "The order is swapped: first the forward state, then the backward state.",
         "mean": "This is the mean over the words. The paper takes the two last states.",
         "mixed": "Both faults at once: the forward state is taken from the last column, and the backward state too.",
+        "backward_last_column": "The backward state is that of the last column, where the backward LSTM begins. It is "
+                                "ready at word 0.",
+        "mean_with_padding": "This is the mean over all columns, padding included. The paper takes the two last "
+                             "states.",
+        "largest": "This is the largest number of each column of states (max pooling). The paper takes the two last "
+                   "states.",
+        "word_before": "The forward state is that of the word before the last one. The last word has the place "
+                       "mask.sum(dim=1) - 1.",
     },
     extremes="Think of a sentence of one word: both directions are ready at word 0.",
     properties=(
         Property("What stands in the padding must not matter.",
-                 lambda: [_with_other_padding(seed) for seed in (20, 30)], _all_equal),
+                 lambda: [_with_other_padding(seed) for seed in (20, 30)], all_equal),
     ),
 )
 
@@ -120,12 +139,15 @@ LOSS = Question(
     difficulty=2,
     minutes=14,
     stub='''\
-def distilled_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float) -> Tensor:
-    """alpha * CE(label, student) + (1 - alpha) * ||z_T - z_S||^2, both as a mean over the batch.
+def distilled_loss(student_logits: Tensor, teacher_logits: Tensor,
+                   labels: Tensor, *, alpha: float) -> Tensor:
+    """alpha * CE(label, student) + (1 - alpha) * ||z_T - z_S||^2, both as a
+    mean over the batch.
 
     student_logits, teacher_logits: (batch, classes), raw.
-    labels: (batch,). -100 = a sentence that we made and nobody has labelled: take the teacher's favourite class.
-    The squared distance is a SUM over the classes (equation 4). Returns: one number, as a tensor of shape ().
+    labels: (batch,). -100 = a sentence that we made and nobody has labelled:
+    take the teacher's favourite class. The squared distance is a SUM over the
+    classes (equation 4). Returns: one number, as a tensor of shape ().
     """
     raise NotImplementedError("ch02.q3")
 ''',
@@ -155,7 +177,7 @@ def distilled_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tenso
                  lambda answers: abs(numbers(answers[0])[0]) < 1e-6),
         Property("At alpha = 0 the labels must have no influence.",
                  lambda: [Call((_logits(4, 3), _logits(4, 3, seed=8), torch.tensor(labels)), {"alpha": 0.0})
-                          for labels in ([0, 1, 2, 0], [2, -100, 0, 1])], _all_equal),
+                          for labels in ([0, 1, 2, 0], [2, -100, 0, 1])], all_equal),
     ),
 )
 
@@ -169,10 +191,12 @@ NGRAMS = Question(
     minutes=8,
     stub='''\
 def ngrams(words: list[str], n: int) -> list[list[str]]:
-    """All n-grams of a sentence, from left to right: every run of n words that stand side by side.
+    """All n-grams of a sentence, from left to right: every run of n words that
+    stand side by side.
 
     ["a", "dull", "film"], n = 2 -> [["a", "dull"], ["dull", "film"]].
-    A sentence that is not longer than n stays whole: the answer is a list with one copy of it.
+    A sentence that is not longer than n stays whole: the answer is a list with
+    one copy of it.
     """
     raise NotImplementedError("ch02.q4")
 ''',
@@ -186,6 +210,10 @@ def ngrams(words: list[str], n: int) -> list[list[str]]:
         "nothing_for_short": "A sentence that is not longer than n must stay whole. You return nothing for it.",
         "no_overlap": "These are blocks without overlap. An n-gram starts at every word that has enough words behind "
                       "it.",
+        "longer": "Your runs have n + 1 words. In Python words[i:i + n] holds n of them: the end is left out.",
+        "first_only": "This is the first n-gram only. Start at every word that has enough words behind it.",
+        "all_lengths": "These are the runs of every length up to n. Only those of exactly n words are wanted.",
+        "reversed": "The order is turned round: go from left to right.",
     },
     extremes="Think of n = 1, and of a sentence of exactly n words.",
     properties=(
@@ -204,16 +232,22 @@ WHICH_RULE = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def which_rule(masked: float, replaced: float, p_mask: float, p_pos: float) -> str:
-    """Tell from measured shares of masked and replaced words which code made a text. One of four names:
+def which_rule(masked: float, replaced: float, p_mask: float,
+               p_pos: float) -> str:
+    """Tell from measured shares of masked and replaced words which code made a
+    text. One of four names:
 
     "right"      if x < p_mask: mask      elif x < p_mask + p_pos: replace
     "inverted"   if x > p_mask: mask      elif x < p_mask + p_pos: replace
     "no sum"     if x < p_mask: mask      elif x < p_pos: replace
-    "two draws"  if x < p_mask: mask      elif y < p_pos: replace          (y is a second draw)
+    "two draws"  if x < p_mask: mask      elif y < p_pos: replace
 
-    masked, replaced: shares between 0 and 1, measured on many words, so close to what that code gives.
-    Returns: the name whose two expected shares are closest to the measured ones.
+    In the last one y is a second draw.
+
+    masked, replaced: shares between 0 and 1, measured on many words, so close
+    to what that code gives.
+    Returns: the name whose two expected shares are closest to the measured
+    ones.
     """
     raise NotImplementedError("ch02.q5")
 ''',
@@ -231,11 +265,40 @@ def which_rule(masked: float, replaced: float, p_mask: float, p_pos: float) -> s
         "no_sum_is_zero": "Without the sum, draws between p_mask and p_pos still replace: the share is p_pos - p_mask, "
                           "or 0 if p_pos is smaller.",
         "farthest": "You return the name that is farthest away. Take the smallest distance.",
+        "replaced_only": "You look at the replaced words only. Look at the masked words, too.",
+        "always_right": "You always answer \"right\". Compare the shares with what each of the four codes would give.",
+        "crossed": "You compare the masked share with the expected replaced one, and the other way round.",
+        "inverted_replaces_none": "The inverted code masks 1 - p_mask of the words, and replaces the p_mask that are "
+                                  "left.",
+        "two_draws_as_right": "With two draws the second one replaces a share p_pos of what was not masked, not "
+                              "1 - p_pos.",
     },
     extremes="Think of p_pos smaller than p_mask.",
 )
 
 # --- q6 ---------------------------------------------------------------------------------------------------------------
+
+STEPS, RATE = 200, 0.1
+
+
+def _steps_until_agreed(gradient: Callable[[Tensor, Tensor], Tensor]) -> tuple[int | None, list[float]]:
+    """Gradient descent from a student that is sure and wrong: after how many steps it agrees, and its last logits."""
+    student, teacher, agreed = torch.tensor([[6.0, -6.0]]), torch.tensor([[-4.0, 4.0]]), None
+    for step in range(1, STEPS + 1):
+        student = student - RATE * gradient(student, teacher)
+        if agreed is None and student.argmax() == teacher.argmax():
+            agreed = step
+    return agreed, student.flatten().tolist()
+
+
+def _both_losses(probability_gradient: Callable[[Tensor, Tensor], Tensor]) -> tuple[str, str]:
+    by_logits, _ = _steps_until_agreed(lambda student, teacher: 2 * (student - teacher) / len(student))
+    mine, last = _steps_until_agreed(probability_gradient)
+    letter = "c" if mine is None else "b" if mine > by_logits else "a"
+    where = "still does not agree" if mine is None else f"agrees after {mine}"
+    return letter, (f"On raw logits the student agrees after {by_logits} steps; with your gradient it {where}. After "
+                    f"{STEPS} steps its logits are {last[0]:.2f} and {last[1]:.2f}.")
+
 
 GRADIENT = Question(
     name="ch02.q6",
@@ -244,15 +307,27 @@ GRADIENT = Question(
     difficulty=3,
     minutes=15,
     stub='''\
-def probability_gradient(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """The gradient for the student's logits of the WRONG loss, without autograd:
+def probability_gradient(student_logits: Tensor,
+                         teacher_logits: Tensor) -> Tensor:
+    """The gradient for the student's logits of the WRONG loss, without
+    autograd:
 
-        mean over the batch of sum_i (q_i - p_i)^2,     q = softmax(student_logits), p = softmax(teacher_logits)
+        mean over the batch of sum_i (q_i - p_i)^2
+        q = softmax(student_logits), p = softmax(teacher_logits)
 
     student_logits, teacher_logits: (batch, classes). Returns: (batch, classes).
     """
     raise NotImplementedError("ch02.q6")
 ''',
+    forecast=Forecast(
+        "A student is sure and wrong: its logits are 6 and -6, the teacher's are -4 and 4. It takes 200 steps of "
+        "gradient descent at the rate 0.1, once on the squared distance of the logits, once on that of the "
+        "probabilities. When does it give the teacher's answer?",
+        ("At about the same step with both losses: both are 0 only where the two agree.",
+         "Later on probabilities, but within the 200 steps.",
+         "On probabilities not at all: it hardly moves."),
+        experiment=_both_losses,
+    ),
     hints=("First the gradient for q: 2 * (q - p). Then through the softmax. Its rule: a gradient g for q becomes "
            "q * (g - s) for the logits, where s is the sum over classes of q * g.",
            "g = 2 * (q - p); s = (q * g).sum(dim=-1, keepdim=True); q * (g - s), divided by the batch."),
@@ -266,6 +341,11 @@ def probability_gradient(student_logits: Tensor, teacher_logits: Tensor) -> Tens
         "no_two": "The factor 2 of the square is missing.",
         "no_batch": "The mean over the batch is missing: divide by the number of examples.",
         "sign": "The sign is wrong: where the student gives too much, the gradient is positive.",
+        "per_number": "You divide by all numbers. The loss is a sum over classes and a mean over the batch.",
+        "diagonal": "q * (1 - q) is the effect of a logit on its OWN probability. It moves the others as well: "
+                    "q * (g - s).",
+        "through_the_teacher": "The step through the softmax uses the teacher's probabilities. It is the student's "
+                               "softmax: q * (g - s).",
     },
     extremes="Only the softmax can overflow: use torch.softmax.",
     properties=(
@@ -283,7 +363,8 @@ def probability_gradient(student_logits: Tensor, teacher_logits: Tensor) -> Tens
 QUIZ = (
     QuizItem("What does the BiLSTM need from the teacher in order to learn?", (
         Option("Its hidden states.", "The two have different layers and widths. Only the answers are compared here."),
-        Option("Its tokenizer.", "The student has words of its own. Only the number of classes must be the same."),
+        Option("Its tokenizer, so that both split a text alike.",
+               "The student has words of its own. Only the number of classes must be the same."),
         Option("Its logits for every training text.",
                "That is all. So teacher and student may be of different families.", True),
         Option("Its word vectors.", "The student starts from GloVe vectors, which nobody distilled."),
@@ -292,7 +373,7 @@ QUIZ = (
         Option("Because it means the same as the original.", "Often it does not: “not” may be masked or replaced."),
         Option("Because the teacher answers any text, so every text has a target.",
                "The target is the teacher's answer, not a label that must be true.", True),
-        Option("Because its label is known from the original.",
+        Option("Because its label is known: a made-up copy keeps that of its original.",
                "That label may no longer fit. The paper does not use it."),
         Option("Because a BiLSTM cannot read, so meaning does not matter.",
                "It reads words in order. The point is who gives the answer."),
@@ -305,7 +386,7 @@ QUIZ = (
         Option("0.60", "The n-gram step drops words, but the question is about the step before."),
     )),
     QuizItem("A forward LSTM is run over a padded batch, and its output at the last column is used. What is wrong?", (
-        Option("Nothing: padding has vectors of zeros.",
+        Option("Nothing: padding has vectors of zeros, which leave the state as it is.",
                "Even zeros change the state at every step: gates have biases and memories."),
         Option("The state of a short sentence has gone on through its padding.",
                "So the answer depends on the longest sentence of the batch.", True),
@@ -314,16 +395,17 @@ QUIZ = (
     )),
     QuizItem("One channel of word vectors is trained, the static one is frozen. What is the static one good for?", (
         Option("It makes the model smaller.", "It makes the model larger: there are two tables."),
-        Option("It keeps what GloVe knew, also where training would bend the vectors to this small data set.",
+        Option("It keeps what GloVe knew, which training on few data would bend.",
                "The tuned copy adapts to the task, the frozen one stays general.", True),
-        Option("It holds the teacher's embeddings.", "The teacher's embeddings are not used at all."),
+        Option("It holds the teacher's embeddings, so that the student can compare its own.",
+               "The teacher's embeddings are not used at all."),
         Option("It is needed for the backward LSTM.", "Both directions read both channels."),
     )),
     QuizItem("Stored log-probabilities take the place of raw logits in the squared distance. What happens?", (
-        Option("Nothing: they are the same up to a constant.",
+        Option("Nothing: log-probabilities are the logits up to a constant in each row.",
                "True for a softmax, which cannot see the constant. A squared distance sees it."),
         Option("The loss becomes 0.", "The student would have to give log-probabilities for that."),
-        Option("The target changes: the student must also learn a constant that differs from sentence to sentence.",
+        Option("The student must also learn a constant that differs from row to row.",
                "Take the mean of each row off first; then it is the logits without their common part.", True),
         Option("The classes are swapped.", "The order of the classes stays."),
     )),
@@ -338,7 +420,8 @@ QUIZ = (
     QuizItem("“15 times less inference time”, says the abstract. What must you ask first?", (
         Option("Less than what, and on which machine.",
                "In the abstract the other model is ELMo, not BERT. A ratio has two models and one machine.", True),
-        Option("With which learning rate.", "The learning rate has no influence on the time of a trained model."),
+        Option("With which learning rate, and for how many steps it was trained.",
+               "The learning rate has no influence on the time of a trained model."),
         Option("With which seed.", "The time of a forward pass does not depend on the seed."),
         Option("With how many labels.", "Inference uses no labels."),
     )),

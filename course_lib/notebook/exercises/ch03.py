@@ -8,19 +8,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, near, numbers
 
 
 def _states(*shape: int, seed: int = 7, size: float = 2.0) -> torch.Tensor:
     return size * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
-
-
-def _near(answer: Value, wanted: float, tolerance: float = 1e-4) -> bool:
-    return all(abs(number - wanted) <= tolerance for number in numbers(answer))
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -41,12 +33,16 @@ COSINE = Question(
     difficulty=1,
     minutes=8,
     stub='''\
-def cosine_loss(student_states: Tensor, teacher_states: Tensor, mask: Tensor) -> Tensor:
-    """L_cos: 1 - cos(h_S, h_T) for every token, and the mean over all kept tokens.
+def cosine_loss(student_states: Tensor, teacher_states: Tensor,
+                mask: Tensor) -> Tensor:
+    """L_cos: 1 - cos(h_S, h_T) for every token, and the mean over all kept
+    tokens.
 
-    student_states, teacher_states: (batch, tokens, hidden), the last hidden states of both models.
+    student_states, teacher_states: (batch, tokens, hidden), the last hidden
+    states of both models.
     mask: (batch, tokens), 1 = a real token, 0 = padding.
-    Returns: one number, as a tensor of shape (). Every kept token weighs the same.
+    Returns: one number, as a tensor of shape (). Every kept token weighs the
+    same.
     """
     raise NotImplementedError("ch03.q1")
 ''',
@@ -69,12 +65,12 @@ def cosine_loss(student_states: Tensor, teacher_states: Tensor, mask: Tensor) ->
     gradient="The loss must be differentiable for the student, and padded tokens must get gradient 0.",
     properties=(
         Property("A student that equals its teacher must have loss 0.",
-                 lambda: [Call((_states(2, 4, 5), _states(2, 4, 5), _MASK))], lambda answers: _near(answers[0], 0)),
+                 lambda: [Call((_states(2, 4, 5), _states(2, 4, 5), _MASK))], lambda answers: near(answers[0], 0)),
         Property("What stands in the padding must not matter.",
-                 lambda: [_with_other_padding(seed) for seed in (20, 30)], _all_equal),
+                 lambda: [_with_other_padding(seed) for seed in (20, 30)], all_equal),
         Property("A student whose states are nine times as long must have the same loss: only directions count.",
                  lambda: [Call((size * _states(2, 4, 5), _states(2, 4, 5, seed=8), _MASK)) for size in (1.0, 9.0)],
-                 _all_equal),
+                 all_equal),
     ),
 )
 
@@ -93,16 +89,19 @@ HIDE = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def hide_words(
-    input_ids: Tensor, maskable: Tensor, draw: Tensor, how: Tensor, random_ids: Tensor, mask_id: int
-) -> tuple[Tensor, Tensor]:
-    """Hide 15 % of the words: of these 80 % become [MASK], 10 % a random word, 10 % stay. The luck is given.
+def hide_words(input_ids: Tensor, maskable: Tensor, draw: Tensor, how: Tensor,
+               random_ids: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
+    """Hide 15 % of the words: of these 80 % become [MASK], 10 % a random word,
+    10 % stay. The luck is given.
 
     input_ids, random_ids: (batch, tokens), whole numbers.
-    maskable: (batch, tokens), False for [CLS], [SEP] and padding: these are never chosen.
-    draw, how: (batch, tokens), random numbers between 0 and 1. A word is chosen if draw < 0.15 (and it is maskable).
-    Of the chosen words: how < 0.8 becomes mask_id, how >= 0.9 becomes the random id, the rest stays.
-    Returns: (new ids, labels). labels hold the true id of every chosen word, and -100 everywhere else.
+    maskable: (batch, tokens), False for [CLS], [SEP] and padding: these are
+    never chosen.
+    draw, how: (batch, tokens), random numbers between 0 and 1. A word is chosen
+    if draw < 0.15 (and it is maskable). Of the chosen words: how < 0.8 becomes
+    mask_id, how >= 0.9 becomes the random id, the rest stays.
+    Returns: (new ids, labels). labels hold the true id of every chosen word,
+    and -100 everywhere else.
     """
     raise NotImplementedError("ch03.q2")
 ''',
@@ -120,6 +119,9 @@ def hide_words(
         "label_of_mask_only": "Only words that became [MASK] have a label. The random and the kept ones are asked too.",
         "inverted": "The draw is turned round: here 85 % of the words are chosen.",
         "zero": "The words that are not asked must have the label -100. 0 is a word of the vocabulary ([PAD]).",
+        "no_random": "No word is replaced by a random one: where how >= 0.9, take random_ids.",
+        "none_stays": "Every chosen word is changed. Between 0.8 and 0.9 it must stay as it is.",
+        "swapped": "The two results are swapped: first the new ids, then the labels.",
     },
     extremes="Look at the masks of True and False once more.",
     properties=(
@@ -159,12 +161,16 @@ def triple_loss(
     mlm_weight: float,
     cosine_weight: float,
 ) -> Tensor:
-    """soft_weight * L_ce + mlm_weight * L_mlm + cosine_weight * L_cos: one sum, three kinds of positions.
+    """soft_weight * L_ce + mlm_weight * L_mlm + cosine_weight * L_cos: one sum,
+    three kinds of positions.
 
-    L_ce:  T^2 * KL(teacher || student), softened with T: a sum over the vocabulary, the mean over all REAL tokens.
-    L_mlm: cross-entropy with the labels, the mean over the HIDDEN words only (label other than -100), at T = 1.
+    L_ce:  T^2 * KL(teacher || student), softened with T: a sum over the
+    vocabulary, the mean over all REAL tokens.
+    L_mlm: cross-entropy with the labels, the mean over the HIDDEN words only
+    (label other than -100), at T = 1.
     L_cos: your answer to ch03.q1, the mean over all REAL tokens.
-    logits: (batch, tokens, vocabulary). states: (batch, tokens, hidden). labels, attention_mask: (batch, tokens).
+    logits: (batch, tokens, vocabulary). states: (batch, tokens, hidden).
+    labels, attention_mask: (batch, tokens).
     Returns: one number, as a tensor of shape ().
     """
     raise NotImplementedError("ch03.q3")
@@ -190,11 +196,11 @@ def triple_loss(
     gradient="All three terms must reach the student: no .item(), no .detach() on its side.",
     properties=(
         Property("With soft_weight = 0 and cosine_weight = 0 the teacher must have no influence.",
-                 lambda: [_triple(teacher=seed, mlm_weight=1.0) for seed in (8, 10)], _all_equal),
+                 lambda: [_triple(teacher=seed, mlm_weight=1.0) for seed in (8, 10)], all_equal),
         Property("With mlm_weight = 0 the labels must have no influence.",
                  lambda: [_triple(labels, soft_weight=1.0, cosine_weight=1.0) for labels in
                           ([[-100, 3, -100, -100], [2, -100, -100, -100]], [[1, -100, 4, -100], [-100, 0, -100, -100]])
-                          ], _all_equal),
+                          ], all_equal),
     ),
 )
 
@@ -207,15 +213,16 @@ SIZE = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def encoder_size(
-    layers: int, hidden: int, feed_forward: int, vocabulary: int, positions: int, token_types: int, pooler: bool
-) -> int:
-    """How many numbers a BERT encoder holds. Every matrix has a bias, and a LayerNorm holds 2 * hidden numbers.
+def encoder_size(layers: int, hidden: int, feed_forward: int, vocabulary: int,
+                 positions: int, token_types: int, pooler: bool) -> int:
+    """How many numbers a BERT encoder holds. Every matrix has a bias, and a
+    LayerNorm holds 2 * hidden numbers.
 
-    Embeddings: a row of `hidden` numbers for each word, each position and each token type, no bias; one LayerNorm.
-    A layer: four matrices hidden x hidden (query, key, value, output), one hidden -> feed_forward, one back, and two
-    LayerNorms. pooler: if True, one more matrix hidden x hidden.
-    DistilBERT has token_types = 0 and no pooler. Returns: a whole number.
+    Embeddings: a row of `hidden` numbers for each word, each position and each
+    token type, no bias; one LayerNorm. A layer: four matrices hidden x hidden
+    (query, key, value, output), one hidden -> feed_forward, one back, and two
+    LayerNorms. pooler: if True, one more matrix hidden x hidden. DistilBERT has
+    token_types = 0 and no pooler. Returns: a whole number.
     """
     raise NotImplementedError("ch03.q4")
 ''',
@@ -231,6 +238,9 @@ def encoder_size(
         "pooler_always": "The pooler is counted even where there is none.",
         "pooler_never": "The pooler is never counted.",
         "no_embeddings": "The embeddings are missing. In BERT-base they are more than a fifth of all numbers.",
+        "words_only": "Only the words have embeddings in your sum. Positions and token types have rows, too.",
+        "no_types": "The rows of the token types are missing.",
+        "one_layer": "Only one layer is counted. Multiply its size by the number of layers.",
     },
     extremes="Whole numbers have no rounding: look at the sum once more.",
     properties=(
@@ -250,14 +260,18 @@ FOLD = Question(
     difficulty=2,
     minutes=8,
     stub='''\
-def fold_token_types(position_embeddings: Tensor, token_type_embeddings: Tensor) -> Tensor:
-    """Position embeddings for a student without token types whose inputs must stay those of its teacher.
+def fold_token_types(position_embeddings: Tensor,
+                     token_type_embeddings: Tensor) -> Tensor:
+    """Position embeddings for a student without token types whose inputs must
+    stay those of its teacher.
 
-    The teacher adds word + position + type; in a single sentence every token has type 0.
-    position_embeddings: (positions, hidden). token_type_embeddings: (types, hidden).
+    The teacher adds word + position + type; in a single sentence every token
+    has type 0.
+    position_embeddings: (positions, hidden). token_type_embeddings: (types,
+    hidden).
     Returns: (positions, hidden), a new tensor.
     """
-    raise NotImplementedError("ch03.q5")
+    return position_embeddings.clone()  # ch03.q5: this is the published script; repair it
 ''',
     hints=("For single sentences the type vector is a constant. Where in the sum word + position can a constant hide?",
            "Add row 0 of the type table to every row of the position table. Do not change the given table in place."),
@@ -269,6 +283,10 @@ def fold_token_types(position_embeddings: Tensor, token_type_embeddings: Tensor)
         "last_type": "The last type is added. A single sentence has type 0, the first row.",
         "first_position_only": "Only the first position gets the vector. The teacher adds it at every position.",
         "subtracted": "The vector is taken away. The teacher adds it.",
+        "averaged": "This is the mean of both vectors. The teacher adds them; it does not divide.",
+        "only_type": "The positions are gone: every row is the type vector. Add it to the positions.",
+        "added_twice": "The type vector is added twice. The teacher adds it once.",
+        "multiplied": "The vectors are multiplied. The teacher adds them.",
     },
     extremes="It is one addition.",
     properties=(
@@ -295,10 +313,12 @@ GRADIENT = Question(
     minutes=15,
     stub='''\
 def cosine_gradient(student_states: Tensor, teacher_states: Tensor) -> Tensor:
-    """The gradient of L_cos (mean over all tokens, no padding) for the student's states, without autograd.
+    """The gradient of L_cos (mean over all tokens, no padding) for the
+    student's states, without autograd.
 
     student_states, teacher_states: (tokens, hidden).
-    Returns: (tokens, hidden), what student_states.grad would hold after loss.backward().
+    Returns: (tokens, hidden), what student_states.grad would hold after
+    loss.backward().
     """
     raise NotImplementedError("ch03.q6")
 ''',
@@ -313,6 +333,9 @@ def cosine_gradient(student_states: Tensor, teacher_states: Tensor) -> Tensor:
         "no_length": "The division by the student's length is missing: a long vector turns slowly.",
         "long_teacher": "The teacher's vector is not divided by its length.",
         "per_number": "The mean is taken over all numbers. The loss is a mean over tokens only.",
+        "length_squared": "You divide by the student's length twice. Once is enough: s and t have length 1 already.",
+        "teachers_length": "You divide by the teacher's length. The gradient is for the student: divide by |h_S|.",
+        "for_the_teacher": "This is the gradient for the teacher's states. The student learns, the teacher stays.",
     },
     extremes="Divide by the lengths before you multiply large numbers.",
     properties=(
@@ -333,7 +356,7 @@ QUIZ = (
                "A masked-LM loss on visible words teaches copying."),
     )),
     QuizItem("L_cos is 0 at every token. What do you know?", (
-        Option("Student and teacher give the same answers.",
+        Option("Student and teacher give the same answers at every token.",
                "Not yet: a state of another length gives other logits, and the heads may differ."),
         Option("Their last hidden states have the same directions.", "A cosine sees directions and no lengths.", True),
         Option("Their last hidden states are equal.", "One could be twice as long as the other."),
@@ -341,7 +364,7 @@ QUIZ = (
     )),
     QuizItem("DistilBERT has half the layers of BERT-base, but 66 of 110 million numbers. Why not half?", (
         Option("Its layers are wider.", "Hidden size and feed-forward size are the teacher's."),
-        Option("It has a second head for the soft targets.", "Soft and hard loss share one head."),
+        Option("It has a second head, which is there for the soft targets.", "Soft and hard loss share one head."),
         Option("The embeddings are as large as the teacher's.",
                "23.8 million numbers of each model are embeddings. Fewer layers do not shrink them.", True),
         Option("It stores the teacher's hidden states.", "Those are computed during training and thrown away."),
@@ -357,17 +380,19 @@ QUIZ = (
         Option("The labels stand at the visible words too.",
                "Then most of the loss is copying, which is easy: the -100 is missing.", True),
         Option("The learning rate is too high.", "Then the loss would jump or become NaN."),
-        Option("The head is not tied to the embeddings.", "Then the loss would fall more slowly, not faster."),
+        Option("The head is not tied to the embeddings, so it learns by itself.",
+               "Then the loss would fall more slowly, not faster."),
     )),
     QuizItem("After 100 steps a student from random weights answers most hidden words with a comma. Why?", (
         Option("The tokenizer is broken.", "The same tokenizer serves the teacher well."),
-        Option("The teacher answers with commas.", "Look at it: it does so where a comma is likely."),
+        Option("The teacher answers with commas, and the student has learned that from it.",
+               "Look at it: it does so where a comma is likely."),
         Option("T^2 was forgotten.", "Then the soft loss would be weaker, but the answers would not collapse."),
         Option("Without context, the most frequent token is the best guess.",
-               "Every masked LM passes this plateau. A copied start is behind it already.", True),
+               "Every masked LM passes this plateau. A copied start can stand on it, too: count its commas.", True),
     )),
     QuizItem("A script drops the token-type table. What does the student notice?", (
-        Option("Nothing: single sentences have no token types.",
+        Option("Nothing: a single sentence has no token types, so its inputs lose nothing by it.",
                "They have type 0, and the teacher adds its vector at every position."),
         Option("Every input misses the vector of type 0, unless another table carries it.",
                "It can be added to the position table; then a full copy answers exactly as its teacher.", True),
@@ -378,7 +403,8 @@ QUIZ = (
     QuizItem("“97 % of BERT's performance” in the paper means:", (
         Option("97 % of the answers are the same.", "That would be agreement. Nobody counted it there."),
         Option("97 of 100 tasks are solved.", "There are nine tasks in the table."),
-        Option("Every task keeps at least 97 % of its score.", "Some keep less, others more: it is about the average."),
+        Option("Every single task keeps at least 97 % of the score that BERT-base has.",
+               "Some keep less, others more: it is about the average."),
         Option("The average GLUE score is 77.0 where BERT-base has 79.5.",
                "77.0 / 79.5 = 0.97. An average of scores with different meanings.", True),
     )),

@@ -8,19 +8,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, near, numbers
 
 
 def _states(*shape: int, seed: int = 7) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
-
-
-def _near(answer: Value, wanted: float, tolerance: float = 1e-4) -> bool:
-    return all(abs(number - wanted) <= tolerance for number in numbers(answer))
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -33,10 +25,13 @@ SKIP_MAP = Question(
     minutes=6,
     stub='''\
 def skip_map(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
-    """The pairs (student layer, teacher layer) of PKD-skip: every k-th teacher layer, without the last one.
+    """The pairs (student layer, teacher layer) of PKD-skip: every k-th teacher
+    layer, without the last one.
 
-    Layers count from 1, k = teacher_layers / student_layers, and k is a whole number in all cases here.
-    Returns: a list of pairs of integers. For 6 and 12: [(1, 2), (2, 4), (3, 6), (4, 8), (5, 10)].
+    Layers count from 1, k = teacher_layers / student_layers, and k is a whole
+    number in all cases here.
+    Returns: a list of pairs of integers. For 6 and 12: [(1, 2), (2, 4), (3, 6),
+    (4, 8), (5, 10)].
     """
     raise NotImplementedError("ch04.q1")
 ''',
@@ -63,15 +58,18 @@ MATCHED = Question(
     difficulty=2,
     minutes=10,
     stub='''\
-def matched_cls(student_states: Tensor, teacher_states: Tensor, layer_map: list[tuple[int, int]]
-                ) -> tuple[Tensor, Tensor]:
+def matched_cls(student_states: Tensor, teacher_states: Tensor,
+                layer_map: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     """The [CLS] states of every pair of the map, side by side.
 
-    student_states: (student layers + 1, batch, tokens, hidden), what Hugging Face returns as hidden_states, stacked:
-        index 0 is the embedding output, index 1 the output of the first block. [CLS] is the first token.
+    student_states: (student layers + 1, batch, tokens, hidden), what Hugging
+    Face returns as hidden_states, stacked:
+        index 0 is the embedding output, index 1 the output of the first block.
+            [CLS] is the first token.
     teacher_states: (teacher layers + 1, batch, tokens, hidden).
     layer_map: pairs (student layer, teacher layer), as in ch04.q1.
-    Returns: two tensors (batch, pairs, hidden), the student's and the teacher's.
+    Returns: two tensors (batch, pairs, hidden), the student's and the
+    teacher's.
     """
     raise NotImplementedError("ch04.q2")
 ''',
@@ -103,10 +101,13 @@ PATIENCE = Question(
     minutes=10,
     stub='''\
 def patience(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
-    """Mean over the batch of  sum over layers of  || s/||s|| - t/||t|| ||^2   (equation 7).
+    """Mean over the batch of  sum over layers of  || s/||s|| - t/||t|| ||^2.
+
+    This is equation 7.
 
     student_cls, teacher_cls: (batch, layers, hidden), matched as in ch04.q2.
-    Returns: one number, as a tensor of shape (). A state of zeros has no direction; it counts as it is, as zeros.
+    Returns: one number, as a tensor of shape (). A state of zeros has no
+    direction; it counts as it is, as zeros.
     """
     raise NotImplementedError("ch04.q3")
 ''',
@@ -127,13 +128,13 @@ def patience(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
     gradient="The loss must be differentiable for the student: no .item(), no .detach() on its side.",
     properties=(
         Property("A student state that is five times as long must cost the same: only directions count.",
-                 lambda: [_lengths(1.0), _lengths(5.0)], _all_equal),
+                 lambda: [_lengths(1.0), _lengths(5.0)], all_equal),
         Property("Opposite directions must cost 4 per layer, and there are 2 layers here: 8.",
-                 lambda: [Call((_states(3, 2, 5), -_states(3, 2, 5)))], lambda answers: _near(answers[0], 8, 1e-3)),
+                 lambda: [Call((_states(3, 2, 5), -_states(3, 2, 5)))], lambda answers: near(answers[0], 8, 1e-3)),
         Property("The same sentence twice must give the same loss.",
                  lambda: [Call((_states(2, 2, 5), _states(2, 2, 5, seed=8))),
                           Call((_states(2, 2, 5).repeat(2, 1, 1), _states(2, 2, 5, seed=8).repeat(2, 1, 1)))],
-                 _all_equal),
+                 all_equal),
     ),
 )
 
@@ -157,10 +158,12 @@ def pkd_loss(
     alpha: float,
     beta: float,
 ) -> Tensor:
-    """(1 - alpha) * hard + alpha * soft + beta * patience   (equation 8, in the paper's reading).
+    """(1 - alpha) * hard + alpha * soft + beta * patience   (equation 8, in the
+    paper's reading).
 
     hard: cross-entropy with the labels. patience: your ch04.q3.
-    soft: - sum over classes of softmax(teacher / T) * log softmax(student / T), mean over the batch, without T^2.
+    soft: - sum over classes of softmax(teacher / T) * log softmax(student / T),
+    mean over the batch, without T^2.
     student_logits, teacher_logits: (batch, classes). labels: (batch,).
     student_cls, teacher_cls: (batch, layers, hidden).
     Returns: one number, as a tensor of shape ().
@@ -186,7 +189,7 @@ def pkd_loss(
         Property("With beta = 0 the [CLS] states must have no influence.",
                  lambda: [Call((_states(4, 3), _states(4, 3, seed=8), torch.tensor([0, 1, 2, 1]), _states(4, 2, 5),
                                 _states(4, 2, 5, seed=s)), {"temperature": 2.0, "alpha": 0.5, "beta": 0.0})
-                          for s in (9, 10)], _all_equal),
+                          for s in (9, 10)], all_equal),
     ),
 )
 
@@ -199,12 +202,16 @@ BETA = Question(
     difficulty=2,
     minutes=8,
     stub='''\
-def beta_for_the_sum(beta_of_the_mean: float, student_layers: int, hidden: int) -> float:
-    """The beta that gives the SUM of ch04.q3 the same pull as a published beta gave the code's MEAN.
+def beta_for_the_sum(beta_of_the_mean: float, student_layers: int,
+                     hidden: int) -> float:
+    """The beta that gives the SUM of ch04.q3 the same pull as a published beta
+    gave the code's MEAN.
 
-    The original code calls F.mse_loss on tensors (batch, matched layers, hidden): a mean over all three.
-    All student layers but the last one are matched.
-    student_layers: depth of the student. hidden: width of a state. Returns: a Python number.
+    The original code calls F.mse_loss on tensors (batch, matched layers,
+    hidden): a mean over all three. All student layers but the last one are
+    matched.
+    student_layers: depth of the student. hidden: width of a state. Returns: a
+    Python number.
     """
     raise NotImplementedError("ch04.q5")
 ''',
@@ -236,10 +243,12 @@ GRADIENT = Question(
     minutes=15,
     stub='''\
 def patience_gradient(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
-    """The gradient of the patience loss (ch04.q3) for the student's states, without autograd.
+    """The gradient of the patience loss (ch04.q3) for the student's states,
+    without autograd.
 
     student_cls, teacher_cls: (batch, layers, hidden).
-    Returns: (batch, layers, hidden), what student_cls.grad would hold after loss.backward().
+    Returns: (batch, layers, hidden), what student_cls.grad would hold after
+    loss.backward().
     """
     raise NotImplementedError("ch04.q6")
 ''',
@@ -269,7 +278,8 @@ QUIZ = (
         Option("The last layer has no [CLS].", "Every layer has a state for every token."),
         Option("The answers (soft targets) already tell the last layer what to do.",
                "L_DS acts on the logits, and they are made from the last [CLS] state.", True),
-        Option("To save memory.", "It saves a little, but that is not the reason of section 3.2."),
+        Option("To save memory, because every layer that is compared has to be stored.",
+               "It saves a little, but that is not the reason of section 3.2."),
         Option("Its width differs.", "All layers of a BERT have the same width."),
     )),
     QuizItem("Teacher of 12 layers, student of 4. Which teacher layers does PKD-skip use?", (
@@ -279,7 +289,8 @@ QUIZ = (
         Option("9, 10, 11.", "That is PKD-last."),
     )),
     QuizItem("What does the normalisation in equation 7 do?", (
-        Option("It makes the states have mean 0.", "Nothing is subtracted. A large constant part stays."),
+        Option("It makes the states have mean 0, so that a constant part is gone.",
+               "Nothing is subtracted. A large constant part stays."),
         Option("Only the direction of a state counts, not its length.",
                "Each state is divided by its own length.", True),
         Option("It divides by the standard deviation over the batch.", "That would be a statistic of the batch."),
@@ -299,15 +310,17 @@ QUIZ = (
         Option("0.13.", "That divides by 768 only. The mean runs over the layers, too."),
     )),
     QuizItem("You store the teacher's [CLS] states once. Which training is then NOT possible?", (
-        Option("Shuffling the sentences.", "The state is a column of its sentence and travels with it."),
+        Option("Shuffling the sentences, so that a batch holds others in every epoch.",
+               "The state is a column of its sentence and travels with it."),
         Option("Several epochs.", "The teacher never changes, so its states stay right."),
         Option("Replacing words in the sentences at random in every epoch.",
                "The stored state belongs to the old sentence. A new sentence needs a new state.", True),
         Option("A student with dropout.", "Dropout is the student's own affair."),
     )),
     QuizItem("All teacher [CLS] states of layer 2 are nearly the same vector. The patience term of that layer", (
-        Option("teaches the student to tell sentences apart.", "The target is the same for every sentence."),
-        Option("becomes small as soon as the student gives that vector, and says nothing about the sentence.",
+        Option("teaches the student to tell sentences apart, which is what the layer is for.",
+               "The target is the same for every sentence."),
+        Option("is small as soon as the student gives that vector, whatever the sentence.",
                "One constant vector solves the task. Look at the spread of your targets before you train.", True),
         Option("is undefined.", "It is a normal number, and a small one."),
         Option("must be multiplied by T^2.", "T belongs to the logits."),

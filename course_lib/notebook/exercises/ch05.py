@@ -8,15 +8,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, numbers
 
 
 def _noise(*shape: int, seed: int = 7, size: float = 1.0) -> torch.Tensor:
     return size * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 def _zero(answers: Sequence[Value]) -> bool:
@@ -40,10 +36,12 @@ SCORES = Question(
     minutes=6,
     stub='''\
 def scores_of(query: Tensor, key: Tensor) -> Tensor:
-    """Attention scores, before the softmax: Q K^T / sqrt(d), where d is the width of one head.
+    """Attention scores, before the softmax: Q K^T / sqrt(d), where d is the
+    width of one head.
 
     query, key: (batch, heads, tokens, d).
-    Returns: (batch, heads, tokens, tokens). The row is the token that asks, the column is the token that is asked.
+    Returns: (batch, heads, tokens, tokens). The row is the token that asks, the
+    column is the token that is asked.
     """
     raise NotImplementedError("ch05.q1")
 ''',
@@ -83,12 +81,16 @@ ATTENTION = Question(
     difficulty=3,
     minutes=12,
     stub='''\
-def attention_loss(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of the scores over all heads and all pairs (query, key) of two REAL tokens.
+def attention_loss(student_scores: Tensor, teacher_scores: Tensor,
+                   mask: Tensor) -> Tensor:
+    """Mean squared error of the scores over all heads and all pairs (query,
+    key) of two REAL tokens.
 
-    student_scores, teacher_scores: (batch, heads, tokens, tokens), before the softmax.
+    student_scores, teacher_scores: (batch, heads, tokens, tokens), before the
+    softmax.
     mask: (batch, tokens), 1 or True = real token, 0 or False = padding.
-    Returns: one number, as a tensor of shape (). Every pair of real tokens weighs the same.
+    Returns: one number, as a tensor of shape (). Every pair of real tokens
+    weighs the same.
     """
     raise NotImplementedError("ch05.q2")
 ''',
@@ -113,7 +115,7 @@ def attention_loss(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor)
     gradient="The loss must be differentiable for the student, and padded pairs must get gradient 0.",
     properties=(
         Property("What stands in the padding must not matter.",
-                 lambda: [_scores_with_padding(seed) for seed in (20, 30)], _all_equal),
+                 lambda: [_scores_with_padding(seed) for seed in (20, 30)], all_equal),
         Property("A student with the teacher's scores must have loss 0.",
                  lambda: [Call((_noise(2, 3, 4, 4), _noise(2, 3, 4, 4), MASK))], _zero),
     ),
@@ -136,13 +138,17 @@ HIDDEN = Question(
     difficulty=2,
     minutes=10,
     stub='''\
-def hidden_loss(student_states: Tensor, teacher_states: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error between W h_S and h_T, over all real tokens and all units of the teacher.
+def hidden_loss(student_states: Tensor, teacher_states: Tensor, weight: Tensor,
+                mask: Tensor) -> Tensor:
+    """Mean squared error between W h_S and h_T, over all real tokens and all
+    units of the teacher.
 
-    student_states: (batch, tokens, student width). teacher_states: (batch, tokens, teacher width).
+    student_states: (batch, tokens, student width). teacher_states: (batch,
+    tokens, teacher width).
     weight: W, (teacher width, student width), as nn.Linear keeps it.
     mask: (batch, tokens), 1 or True = real token, 0 or False = padding.
-    Returns: one number, as a tensor of shape (). Every real token weighs the same.
+    Returns: one number, as a tensor of shape (). Every real token weighs the
+    same.
     """
     raise NotImplementedError("ch05.q3")
 ''',
@@ -166,7 +172,7 @@ def hidden_loss(student_states: Tensor, teacher_states: Tensor, weight: Tensor, 
     gradient="The loss must be differentiable for the student, and padded tokens must get gradient 0.",
     properties=(
         Property("What stands in the padding must not matter.",
-                 lambda: [_states_with_padding(seed) for seed in (20, 30)], _all_equal),
+                 lambda: [_states_with_padding(seed) for seed in (20, 30)], all_equal),
     ),
 )
 
@@ -185,10 +191,13 @@ SMALLEST = Question(
     minutes=12,
     stub='''\
 def smallest_error(teacher_states: Tensor, width: int) -> Tensor:
-    """The mean squared error of the best student with `width` numbers per token, after the best linear map with bias.
+    """The mean squared error of the best student with `width` numbers per
+    token, after the best linear map with bias.
 
-    teacher_states: (tokens, teacher width). width: from 1 to the teacher's width.
-    Returns: one number, as a tensor of shape (): the mean over tokens and units of what cannot be rebuilt.
+    teacher_states: (tokens, teacher width). width: from 1 to the teacher's
+    width.
+    Returns: one number, as a tensor of shape (): the mean over tokens and units
+    of what cannot be rebuilt.
     """
     raise NotImplementedError("ch05.q4")
 ''',
@@ -211,7 +220,7 @@ def smallest_error(teacher_states: Tensor, width: int) -> Tensor:
                  lambda: [Call((_within_a_plane(), width)) for width in (2, 3)], _zero),
         Property("Adding the same vector to all states must change nothing.",
                  lambda: [Call((_noise(9, 4), 2)), Call((_noise(9, 4) + torch.tensor([5.0, 0.0, -3.0, 1.0]), 2))],
-                 _all_equal),
+                 all_equal),
     ),
 )
 
@@ -225,9 +234,11 @@ QUESTION = Question(
     minutes=6,
     stub='''\
 def question_for(ids: list[int], position: int, mask_id: int) -> list[int]:
-    """The token numbers that a masked LM gets, when it is asked for another word at `position`.
+    """The token numbers that a masked LM gets, when it is asked for another
+    word at `position`.
 
-    The asked token is hidden, and so is every other place where the SAME token stands: the answer must not be shown.
+    The asked token is hidden, and so is every other place where the SAME token
+    stands: the answer must not be shown.
     ids: the sentence, [CLS] and [SEP] included. mask_id: the number of [MASK].
     Returns: a new list of the same length; `ids` stays as it is.
     """
@@ -264,10 +275,13 @@ PRICE = Question(
     minutes=10,
     stub='''\
 def price_of_silence(teacher_states: Tensor, mask: Tensor) -> Tensor:
-    """The hidden loss of the best student that says the SAME at every token, with the map on the student's side.
+    """The hidden loss of the best student that says the SAME at every token,
+    with the map on the student's side.
 
-    teacher_states: (batch, tokens, width). mask: (batch, tokens), 1 or True = real token, 0 or False = padding.
-    Returns: one number, as a tensor of shape (): the mean over real tokens and units of the squared error.
+    teacher_states: (batch, tokens, width). mask: (batch, tokens), 1 or True =
+    real token, 0 or False = padding.
+    Returns: one number, as a tensor of shape (): the mean over real tokens and
+    units of the squared error.
     """
     raise NotImplementedError("ch05.q6")
 ''',
@@ -289,7 +303,7 @@ def price_of_silence(teacher_states: Tensor, mask: Tensor) -> Tensor:
     properties=(
         Property("Adding the same vector to all states must change nothing: a constant student can say that too.",
                  lambda: [Call((_noise(2, 4, 3) + shift, MASK)) for shift in (0.0, torch.tensor([5.0, 0.0, -2.0]))],
-                 _all_equal),
+                 all_equal),
         Property("Teacher states that are all equal must cost nothing.",
                  lambda: [Call((torch.full((2, 4, 3), 2.5), MASK))], _zero),
     ),
@@ -303,7 +317,7 @@ QUIZ = (
         Option("The softmax hides differences: large scores all end near 0 or 1.",
                "An error of 5 in a score can be an error of 0.007 in a probability. The gradient fades with it.", True),
         Option("Probabilities are not differentiable.", "They are. MiniLM and MobileBERT compare probabilities."),
-        Option("Hugging Face models return scores, but no probabilities.",
+        Option("Hugging Face models return scores, but no probabilities, so there is no choice.",
                "The other way round: they return probabilities if asked, and never scores."),
     )),
     QuizItem("The student has 4 layers of width 312. What must be equal on both sides?", (
@@ -330,7 +344,8 @@ QUIZ = (
     )),
     QuizItem("What does the first stage (intermediate layers) need?", (
         Option("Sentences with labels.", "None of its three terms looks at a label."),
-        Option("Sentences and the teacher's logits.", "Logits belong to the prediction stage."),
+        Option("Sentences and the teacher's logits, so that the answers can be compared.",
+               "Logits belong to the prediction stage."),
         Option("Sentences, and a teacher that can be looked into.",
                "It compares embeddings, states and scores. Any text will do, and that is why text can be made.", True),
         Option("The teacher's training set.", "It helps, but new text of the same kind does the same work."),
@@ -347,7 +362,8 @@ QUIZ = (
         Option("Did you use temperature 4?", "The paper uses temperature 1 in its prediction loss."),
         Option("Did you do general distillation first, and augment the text?",
                "Without augmentation the paper itself loses 7.2 points, without general distillation 3.1.", True),
-        Option("Did you keep the projection in the final model?", "It is not needed for predictions, and removed."),
+        Option("Did you keep the projection of the states in the final model too?",
+               "It is not needed for predictions, and removed."),
         Option("Did you divide the loss by the number of layers?", "That changes the size of the loss, not what fits."),
     )),
     QuizItem("Teacher: 12 layers. Student: 4. In the uniform map, which `hidden_states` of the teacher goes with "

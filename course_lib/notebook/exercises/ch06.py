@@ -8,15 +8,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, numbers
 
 
 def _random(*shape: int, seed: int = 7) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 def _near_zero(answers: Sequence[Value]) -> bool:
@@ -33,11 +29,14 @@ SIZE = Question(
     minutes=8,
     stub='''\
 def block_size(body: int, inner: int, feed_forwards: int) -> int:
-    """How many numbers do the linear layers of one MobileBERT block hold, weights and biases? (Norms are left out.)
+    """How many numbers do the linear layers of one MobileBERT block hold,
+    weights and biases? (Norms are left out.)
 
     Linear layers, in the order of the block:
-        two bottlenecks, body -> inner      one for the residual, one shared by queries and keys
-        query and key, inner -> inner; value, body -> inner; attention output, inner -> inner
+        two bottlenecks, body -> inner      one for the residual, one shared by
+            queries and keys
+        query and key, inner -> inner; value, body -> inner; attention output,
+            inner -> inner
         `feed_forwards` networks, each inner -> 4 * inner -> inner
         one layer back, inner -> body
     Returns: a Python int.
@@ -81,11 +80,14 @@ FEATURES = Question(
     minutes=12,
     stub='''\
 def feature_map_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Normalise every token's features on both sides, then take the squared difference.
+    """Normalise every token's features on both sides, then take the squared
+    difference.
 
     The mean over the features; then the mean over all kept tokens of the batch.
-    student, teacher: (batch, tokens, features). mask: (batch, tokens), 1 = a real token, 0 = padding.
-    Normalise: subtract the mean over the features, divide by the root of (variance + 1e-12). No weights.
+    student, teacher: (batch, tokens, features). mask: (batch, tokens), 1 = a
+    real token, 0 = padding.
+    Normalise: subtract the mean over the features, divide by the root of
+    (variance + 1e-12). No weights.
     Returns: a tensor of shape ().
     """
     raise NotImplementedError("ch06.q2")
@@ -110,8 +112,8 @@ def feature_map_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
              ".item()?",
     properties=(
         Property("The student's scale and shift must not matter: the normalisation takes them away.",
-                 lambda: [_features(), _features(scale=5.0), _features(shift=2.0)], _all_equal),
-        Property("What stands in the padding must not matter.", lambda: [_features(), _features(fill=9.0)], _all_equal),
+                 lambda: [_features(), _features(scale=5.0), _features(shift=2.0)], all_equal),
+        Property("What stands in the padding must not matter.", lambda: [_features(), _features(fill=9.0)], all_equal),
     ),
 )
 
@@ -139,10 +141,12 @@ ATTENTION = Question(
     minutes=14,
     stub='''\
 def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """KL(teacher || student) of the attention of one sentence: the mean over the heads and the real queries.
+    """KL(teacher || student) of the attention of one sentence: the mean over
+    the heads and the real queries.
 
     student, teacher: scores BEFORE the softmax, (heads, queries, keys).
-    mask: (tokens,), 1 = a real token. Padded keys leave the softmax; padded queries leave the mean.
+    mask: (tokens,), 1 = a real token. Padded keys leave the softmax; padded
+    queries leave the mean.
     Returns: a tensor of shape ().
     """
     raise NotImplementedError("ch06.q3")
@@ -166,7 +170,7 @@ def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
              ".item()?",
     properties=(
         Property("A student that equals its teacher must have no loss.", lambda: [_same_scores()], _near_zero),
-        Property("Scores of padded tokens must not matter.", lambda: [_scores(0.0), _scores(7.0)], _all_equal),
+        Property("Scores of padded tokens must not matter.", lambda: [_scores(0.0), _scores(7.0)], all_equal),
     ),
 )
 
@@ -180,10 +184,11 @@ RATES = Question(
     minutes=6,
     stub='''\
 def rates_of_blocks(current: int, layers: int, rate: float) -> list:
-    """The learning rate of each block while block `current` is learned by progressive transfer.
+    """The learning rate of each block while block `current` is learned by
+    progressive transfer.
 
-    The current block: 3 * rate. The blocks below it: 0.3 * rate, so that they can still repair themselves.
-    The blocks above it have not begun: 0.
+    The current block: 3 * rate. The blocks below it: 0.3 * rate, so that they
+    can still repair themselves. The blocks above it have not begun: 0.
     current: 1 to layers; blocks count from 1, from the embeddings upwards.
     Returns: a list of `layers` numbers, block 1 first.
     """
@@ -225,10 +230,12 @@ PROBABILITIES = Question(
     minutes=10,
     stub='''\
 def attention_loss_of_probs(student: Tensor, teacher: Tensor) -> Tensor:
-    """The same KL(teacher || student), for a library whose models return probabilities instead of scores.
+    """The same KL(teacher || student), for a library whose models return
+    probabilities instead of scores.
 
-    student, teacher: (heads, queries, keys); every row is a distribution already. The teacher's rows may hold zeros
-    (padded keys); there the student's are zero, too, or positive. 0 * log 0 counts as 0.
+    student, teacher: (heads, queries, keys); every row is a distribution
+    already. The teacher's rows may hold zeros (padded keys); there the
+    student's are zero, too, or positive. 0 * log 0 counts as 0.
     Returns: the mean over heads and queries of the KL, a tensor of shape ().
     """
     raise NotImplementedError("ch06.q5")
@@ -247,7 +254,7 @@ def attention_loss_of_probs(student: Tensor, teacher: Tensor) -> Tensor:
     extremes="A zero in both must not give NaN: 0 * log 0 counts as 0.",
     properties=(
         Property("The order of the keys must not matter.", lambda: [_probabilities(), _probabilities(order=2)],
-                 _all_equal),
+                 all_equal),
     ),
 )
 
@@ -260,17 +267,22 @@ DIAGNOSE = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def diagnose(reported: float, student: Tensor, teacher_layers: Tensor, layer: int) -> str:
-    """A training log reports the mean term of block `layer`. Which code has written it?
+def diagnose(reported: float, student: Tensor, teacher_layers: Tensor,
+             layer: int) -> str:
+    """A training log reports the mean term of block `layer`. Which code has
+    written it?
 
-    The right term of one pair of layers: (mean of the student's features - mean of the teacher's)^2 for every token,
-    then the mean over the tokens.
+    The right term of one pair of layers: (mean of the student's features - mean
+    of the teacher's)^2 for every token, then the mean over the tokens.
     student: (tokens, features), the student's block `layer`.
-    teacher_layers: (layers + 1, tokens, features); entry 0 is the embedding output, entry l is block l.
-    Returns one of four strings, the first one that fits `reported` within 0.1 %:
+    teacher_layers: (layers + 1, tokens, features); entry 0 is the embedding
+    output, entry l is block l.
+    Returns one of four strings, the first one that fits `reported` within 0.1
+    %:
         "healthy"           the right term with the teacher's block `layer`
         "sum over tokens"   that, but summed over the tokens (TF2)
-        "all layers"        the mean of the right term over all entries of teacher_layers (TF1)
+        "all layers"        the mean of the right term over all entries of
+            teacher_layers (TF1)
         "unknown"           none of these
     """
     raise NotImplementedError("ch06.q6")
@@ -296,25 +308,27 @@ QUIZ = (
     QuizItem("What stays equal between MobileBERT and its teacher, and what for?", (
         Option("The width of the body between the blocks, so that outputs of blocks can be compared directly.",
                "No projection is needed. Inside the blocks both may be as thin or fat as they like.", True),
-        Option("The width inside the blocks, so that weights can be copied.",
+        Option("The width inside the blocks, so that the weights of the teacher's blocks can be copied into them.",
                "Inside, the student has 128 and the teacher 1024. Nothing is copied there."),
         Option("The number of parameters.", "Then nothing would be compressed."),
         Option("The number of feed-forward networks in a block.", "The student stacks four, the teacher has one."),
     )),
     QuizItem("Why does a MobileBERT block have four feed-forward networks?", (
-        Option("To make the block deeper; depth is always good.",
+        Option("To make the block deeper without more layers; depth is always good for a small model.",
                "The reason is a balance: with one network, a thin block would be mostly attention and bottlenecks."),
-        Option("The attention reads the wide body, the feed-forward network the thin inside; four restore a balance.",
-               "In BERT, feed-forward has twice as many parameters as attention. A bottleneck turns this round.", True),
+        Option("Attention reads the wide body, feed-forward the thin inside; four restore a balance.",
+               "In BERT, feed-forward has twice as many parameters as attention. A bottleneck turns this "
+               "round.", True),
         Option("One for each attention head.", "That both are four is chance; the networks know nothing of heads."),
         Option("To have as many parameters as BERT-base.", "It has a quarter of them."),
     )),
     QuizItem("A phone has no problem with the multiplications of LayerNorm. Why is it replaced by NoNorm?", (
         Option("LayerNorm does not work with ReLU.", "It does; ReLU replaced GELU for a similar reason."),
         Option("NoNorm learns faster.", "It is rather harder to train: nothing holds the sizes together."),
-        Option("Mean and variance must be computed first, step after step: that takes time, though few operations.",
+        Option("Mean and variance have to be computed first: little work, but others wait for it.",
                "Operations and milliseconds are two things. This is why one measures on the device.", True),
-        Option("NoNorm has fewer parameters.", "The same two vectors, gamma and beta."),
+        Option("NoNorm has fewer parameters, so that less has to be read from the memory of the phone.",
+               "The same two vectors, gamma and beta."),
     )),
     QuizItem("Our student has blocks 3.7 times smaller than our teacher's. All in all it is only 1.5 times smaller. "
              "Why?", (
@@ -332,7 +346,8 @@ QUIZ = (
         Option("LayerNorm in the student takes care of them.", "The student has NoNorm: nothing normalises there."),
     )),
     QuizItem("Progressive transfer learns block 4. What happens to blocks 1 to 3?", (
-        Option("They are frozen.", "Then an error in them would stay for ever, and block 4 would get it as input."),
+        Option("They are frozen, because what they have learned must not be changed any more.",
+               "Then an error in them would stay for ever, and block 4 would get it as input."),
         Option("They go on learning at a small rate, from the gradient of block 4's loss.",
                "A tenth of the current block's rate in the original code.", True),
         Option("They are set back to random weights.", "Nothing is thrown away."),
@@ -340,7 +355,8 @@ QUIZ = (
     )),
     QuizItem("In a training log the attention term is 0.005 from the first step on, for a student with random blocks. "
              "What do you suspect?", (
-        Option("The attention was copied from the teacher.", "Blocks are random; their scores cannot agree so well."),
+        Option("The attention was copied from the teacher, so that student and teacher agree at once.",
+               "Blocks are random; their scores cannot agree so well."),
         Option("The temperature is too low.", "There is no temperature in this term."),
         Option("The model returns probabilities, and the loss takes their softmax once more.",
                "The softmax of numbers between 0 and 1 is almost flat on both sides, so they agree at once.", True),

@@ -8,7 +8,7 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, numbers
 
 
 def _noise(*shape: int, seed: int = 7, size: float = 1.0) -> torch.Tensor:
@@ -17,10 +17,6 @@ def _noise(*shape: int, seed: int = 7, size: float = 1.0) -> torch.Tensor:
 
 def _as_tensor(answer: Value) -> torch.Tensor:
     return torch.tensor(numbers(answer), dtype=torch.float64).reshape(answer.shape)
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 def _is_zero(answers: Sequence[Value]) -> bool:
@@ -55,11 +51,15 @@ RELATION = Question(
     minutes=10,
     stub='''\
 def value_relation(values: Tensor, mask: Tensor) -> Tensor:
-    """softmax(V V^T / sqrt(d)) for every head: how strongly each token relates to each other token.
+    """softmax(V V^T / sqrt(d)) for every head: how strongly each token relates
+    to each other token.
 
-    values: (batch, heads, tokens, d), the values of one layer, already split into heads.
-    mask: (batch, tokens), 1 = a real token, 0 = padding. No token may relate to padding.
-    Returns: (batch, heads, tokens, tokens); rows ask, columns answer, and every row sums to 1.
+    values: (batch, heads, tokens, d), the values of one layer, already split
+    into heads.
+    mask: (batch, tokens), 1 = a real token, 0 = padding. No token may relate to
+    padding.
+    Returns: (batch, heads, tokens, tokens); rows ask, columns answer, and every
+    row sums to 1.
     """
     raise NotImplementedError("ch07.q1")
 ''',
@@ -83,7 +83,7 @@ def value_relation(values: Tensor, mask: Tensor) -> Tensor:
                           Call((_padded(2, 3, 4, 5, seed=7, rubbish=30, where=(2,)), LONGER))], _same_real_part),
         Property("Turning all values of a head by the same rotation must change nothing: only dot products count.",
                  lambda: [Call((values := _noise(2, 2, 4, 3), MASK)),
-                          Call((values @ torch.linalg.qr(_noise(3, 3, seed=9))[0], MASK))], _all_equal),
+                          Call((values @ torch.linalg.qr(_noise(3, 3, seed=9))[0], MASK))], all_equal),
     ),
 )
 
@@ -96,13 +96,17 @@ RELATION_KL = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def relation_loss(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor) -> Tensor:
-    """KL(teacher || student) of two relations, averaged over heads and real query positions.
+def relation_loss(student_scores: Tensor, teacher_scores: Tensor,
+                  mask: Tensor) -> Tensor:
+    """KL(teacher || student) of two relations, averaged over heads and real
+    query positions.
 
-    student_scores, teacher_scores: (batch, heads, tokens, tokens), scaled dot products BEFORE the softmax.
-    mask: (batch, tokens), 1 = a real token. Padded keys leave both softmaxes, padded queries leave the mean.
-    Returns: one number, as a tensor of shape (). Each sentence is averaged over its own real tokens first, then the
-    sentences are averaged.
+    student_scores, teacher_scores: (batch, heads, tokens, tokens), scaled dot
+    products BEFORE the softmax.
+    mask: (batch, tokens), 1 = a real token. Padded keys leave both softmaxes,
+    padded queries leave the mean.
+    Returns: one number, as a tensor of shape (). Each sentence is averaged over
+    its own real tokens first, then the sentences are averaged.
     """
     raise NotImplementedError("ch07.q2")
 ''',
@@ -130,7 +134,7 @@ def relation_loss(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor) 
         Property("A longer padding must change nothing.",
                  lambda: [Call((_noise(2, 3, 4, 4), _noise(2, 3, 4, 4, seed=8), MASK)),
                           Call((_padded(2, 3, 4, 4, seed=7, rubbish=30, where=(2, 3)),
-                                _padded(2, 3, 4, 4, seed=8, rubbish=31, where=(2, 3)), LONGER))], _all_equal),
+                                _padded(2, 3, 4, 4, seed=8, rubbish=31, where=(2, 3)), LONGER))], all_equal),
     ),
 )
 
@@ -161,10 +165,13 @@ def minilm_loss(
     teacher_v: Tensor,
     mask: Tensor,
 ) -> Tensor:
-    """L_AT + L_VR: your relation loss of the attention Q K^T / sqrt(d), plus that of the values V V^T / sqrt(d).
+    """L_AT + L_VR: your relation loss of the attention Q K^T / sqrt(d), plus
+    that of the values V V^T / sqrt(d).
 
-    student_*: (batch, heads, tokens, d_student). teacher_*: (batch, heads, tokens, d_teacher). The two d may differ.
-    mask: (batch, tokens), 1 = a real token. Returns: one number, as a tensor of shape ().
+    student_*: (batch, heads, tokens, d_student). teacher_*: (batch, heads,
+    tokens, d_teacher). The two d may differ.
+    mask: (batch, tokens), 1 = a real token. Returns: one number, as a tensor of
+    shape ().
     """
     raise NotImplementedError("ch07.q3")
 ''',
@@ -199,9 +206,11 @@ SPLIT_AGAIN = Question(
     minutes=8,
     stub='''\
 def split_again(per_head: Tensor, relation_heads: int) -> Tensor:
-    """Put all attention heads side by side, then cut the whole width into relation heads.
+    """Put all attention heads side by side, then cut the whole width into
+    relation heads.
 
-    per_head: (batch, heads, tokens, d). Side by side means (batch, tokens, heads * d), head 0 first.
+    per_head: (batch, heads, tokens, d). Side by side means (batch, tokens,
+    heads * d), head 0 first.
     relation_heads: how many slices; it divides heads * d.
     Returns: (batch, relation_heads, tokens, heads * d / relation_heads).
     """
@@ -231,10 +240,13 @@ LAST_LAYER = Question(
     minutes=6,
     stub='''\
 def last_layer(layers: int) -> tuple[int, int, int, int]:
-    """Where the LAST layer of a Hugging Face BERT with this many layers is found: four Python indices from the front.
+    """Where the LAST layer of a Hugging Face BERT with this many layers is
+    found: four Python indices from the front.
 
-    Returns: (1) its block in model.encoder.layer, (2) its attention in output.attentions, (3) the hidden state that
-    goes INTO it in output.hidden_states, which makes its queries, keys and values, (4) the one that comes OUT of it.
+    Returns: (1) its block in model.encoder.layer, (2) its attention in
+    output.attentions, (3) the hidden state that goes INTO it in
+    output.hidden_states, which makes its queries, keys and values, (4) the one
+    that comes OUT of it.
     """
     raise NotImplementedError("ch07.q5")
 ''',
@@ -263,9 +275,11 @@ AVERAGES = Question(
 def three_averages(per_query: Tensor, mask: Tensor) -> Tensor:
     """The three means that public MiniLM codes take of the same numbers.
 
-    per_query: (batch, tokens), the KL of each query position. Padded positions hold numbers too. mask: 1 = real.
-    Returns: a tensor of shape (3,): [each sentence over its own real tokens, then over the sentences; one mean over
-    all real tokens of the batch; one mean over all positions, padding included].
+    per_query: (batch, tokens), the KL of each query position. Padded positions
+    hold numbers too. mask: 1 = real.
+    Returns: a tensor of shape (3,): [each sentence over its own real tokens,
+    then over the sentences; one mean over all real tokens of the batch; one
+    mean over all positions, padding included].
     """
     raise NotImplementedError("ch07.q6")
 ''',
@@ -299,14 +313,14 @@ QUIZ = (
     )),
     QuizItem("What is the value relation?", (
         Option("The attention, multiplied by the values.", "That is the output of the layer, not a relation."),
-        Option("The squared distance of the two models' values.",
+        Option("The squared distance of the two models' values, summed over all of the heads.",
                "That would need equal widths. Values of the two models never meet."),
         Option("A softmax over the dot products of the values of all pairs of tokens.",
                "V V^T / sqrt(d), masked, then softmax: a table of probabilities, tokens x tokens.", True),
         Option("The values of the [CLS] token.", "It uses every real token."),
     )),
     QuizItem("Why does the value relation need the mask, although attention already had it?", (
-        Option("It does not: padded values are 0.",
+        Option("It does not: padded values are 0, so that their dot products with all others are 0 too.",
                "They are not. Padded positions have hidden states, so they have values."),
         Option("It is a second softmax, over other scores; the first mask does nothing for it.",
                "V V^T is a new table of scores, and padding must leave it again.", True),
@@ -331,12 +345,14 @@ QUIZ = (
     QuizItem("What does version 2 change?", (
         Option("It compares all layers.", "Still one layer; for a large teacher one below the top."),
         Option("It adds the masked-LM loss.", "Neither version uses it."),
-        Option("It compares queries with queries, keys with keys, values with values, in relation heads cut anew.",
+        Option("It compares queries, keys and values each with their like, in heads cut anew.",
                "So the head counts of the two models may differ.", True),
-        Option("It learns a projection for every head.", "Relations need no projection in either version."),
+        Option("It learns a projection for every head, so that the widths of the two may differ.",
+               "Relations need no projection in either version."),
     )),
     QuizItem("The same sentences get more padding, and the loss stays as it was. Which average was taken?", (
-        Option("The one over all positions.", "That one changes with the padding: it counts padded queries."),
+        Option("The one over all positions, of which every batch has the same number.",
+               "That one changes with the padding: it counts padded queries."),
         Option("Per sentence, or over the real tokens: both ignore padding.",
                "Both divide by real tokens only. They differ when lengths differ.", True),
         Option("The sum over the heads, and nothing else.",
@@ -344,7 +360,8 @@ QUIZ = (
     )),
     QuizItem("A distilled student fine-tunes 1 point better than a fresh one. What else must you show before you write "
              "that relations helped?", (
-        Option("That its training loss is lower.", "A lower training loss does not say why."),
+        Option("That its training loss is lower than that of the fresh student, step for step.",
+               "A lower training loss does not say why."),
         Option("Nothing, one point is enough.", "One point of one seed may be luck."),
         Option("That the student is still small.", "It is, but that does not explain the point."),
         Option("Several seeds, and a baseline that had the same time without a teacher.",

@@ -9,15 +9,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, numbers
 
 
 def _random(*shape: int, seed: int = 7) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -36,10 +32,12 @@ RATE = Question(
     minutes=5,
     stub='''\
 def replacing_rate(step: int, base: float, k: float) -> float:
-    """The linear schedule: the rate starts at `base`, rises by `k` with every batch, and stays at 1 once it is there.
+    """The linear schedule: the rate starts at `base`, rises by `k` with every
+    batch, and stays at 1 once it is there.
 
     step: the number of the batch; the first one is 0.
-    Returns: the chance that a module is replaced in this batch, a Python number.
+    Returns: the chance that a module is replaced in this batch, a Python
+    number.
     """
     raise NotImplementedError("ch08.q1")
 ''',
@@ -80,11 +78,14 @@ DRAWS = Question(
     minutes=10,
     stub='''\
 def replaced_modules(chances: Tensor, rates: Tensor) -> Tensor:
-    """Which modules are replaced in which batch: those whose chance lies below the rate of their batch.
+    """Which modules are replaced in which batch: those whose chance lies below
+    the rate of their batch.
 
-    chances: (batches, modules), random numbers from 0 to 1, a fresh one for every module of every batch.
+    chances: (batches, modules), random numbers from 0 to 1, a fresh one for
+    every module of every batch.
     rates: (batches,), the replacing rate of each batch.
-    Returns: (batches, modules), True where the successor takes the module's place.
+    Returns: (batches, modules), True where the successor takes the module's
+    place.
     """
     raise NotImplementedError("ch08.q2")
 ''',
@@ -124,12 +125,15 @@ MIXTURE = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def mixed_loss(hidden: Tensor, target: Tensor, predecessor: Tensor, successor: Tensor, draws: list) -> Tensor:
-    """Send `hidden` through all modules in order, each by its predecessor or by its successor; compare with `target`.
+def mixed_loss(hidden: Tensor, target: Tensor, predecessor: Tensor,
+               successor: Tensor, draws: list) -> Tensor:
+    """Send `hidden` through all modules in order, each by its predecessor or by
+    its successor; compare with `target`.
 
     One layer is tanh(x @ W), and W is all that it has.
     hidden, target: (tokens, width).
-    predecessor: (modules, layers, width, width). The layers of a module run one after the other.
+    predecessor: (modules, layers, width, width). The layers of a module run one
+    after the other.
     successor: (modules, width, width), one layer for each module.
     draws: a list with one True or False per module; True = the successor works.
     Returns: the mean of the squared differences, a tensor of shape ().
@@ -156,9 +160,9 @@ def mixed_loss(hidden: Tensor, target: Tensor, predecessor: Tensor, successor: T
              "torch.no_grad() and no .detach() around its layers.",
     properties=(
         Property("A module that is replaced must not care for its predecessor's weights.",
-                 lambda: [_mixture([True, True], other_predecessor=seed) for seed in (3, 13)], _all_equal),
+                 lambda: [_mixture([True, True], other_predecessor=seed) for seed in (3, 13)], all_equal),
         Property("A module that is not replaced must not care for its successor's weights.",
-                 lambda: [_mixture([False, False], other_successor=seed) for seed in (4, 14)], _all_equal),
+                 lambda: [_mixture([False, False], other_successor=seed) for seed in (4, 14)], all_equal),
     ),
 )
 
@@ -172,12 +176,14 @@ PLAIN = Question(
     minutes=10,
     stub='''\
 def plain_names(names: list) -> list:
-    """Names of the weights of a ship -> names in the plain small model that goes to work afterwards.
+    """Names of the weights of a ship -> names in the plain small model that
+    goes to work afterwards.
 
     In a ship, block i has the names
         encoder.layer.i.predecessor.j. ...   layer j of the module: left behind
         encoder.layer.i.successor.0. ...     becomes encoder.layer.i. ...
-    Embeddings, pooler and classifier keep their names. The order stays as it is.
+    Embeddings, pooler and classifier keep their names. The order stays as it
+    is.
     Returns: a new list of strings.
     """
     raise NotImplementedError("ch08.q4")
@@ -212,12 +218,16 @@ CLIP = Question(
     difficulty=2,
     minutes=8,
     stub='''\
-def clip_factor(successor_norm: float, frozen_norm: float, limit: float) -> float:
-    """By which number does clipping multiply the successors' gradient, if the frozen part's gradient counts too?
+def clip_factor(successor_norm: float, frozen_norm: float,
+                limit: float) -> float:
+    """By which number does clipping multiply the successors' gradient, if the
+    frozen part's gradient counts too?
 
-    Clipping looks at the norm of ALL gradients together, as one long vector. If it exceeds `limit`, every gradient is
-    multiplied by the same number, so that the norm becomes `limit`. Otherwise nothing changes (the number is 1).
-    successor_norm, frozen_norm: the norms of the two parts, 0 or more. limit: more than 0.
+    Clipping looks at the norm of ALL gradients together, as one long vector. If
+    it exceeds `limit`, every gradient is multiplied by the same number, so that
+    the norm becomes `limit`. Otherwise nothing changes (the number is 1).
+    successor_norm, frozen_norm: the norms of the two parts, 0 or more. limit:
+    more than 0.
     Returns: a Python number.
     """
     raise NotImplementedError("ch08.q5")
@@ -245,12 +255,16 @@ DIAGNOSE = Question(
     minutes=12,
     stub='''\
 def diagnose(draws: Tensor) -> str:
-    """What does the log of a replacing phase say? Its rate was meant to stay below 1 in all of these batches.
+    """What does the log of a replacing phase say? Its rate was meant to stay
+    below 1 in all of these batches.
 
-    draws: (batches, modules), True where the successor worked. There are 20 batches and 2 modules at least.
+    draws: (batches, modules), True where the successor worked. There are 20
+    batches and 2 modules at least.
     Returns one of three strings, the first one that is true:
-        "jumped to 1"   from the second batch on, every module is replaced in every batch
-        "one draw"      in every batch, the modules are either all replaced or all kept
+        "jumped to 1"   from the second batch on, every module is replaced in
+            every batch
+        "one draw"      in every batch, the modules are either all replaced or
+            all kept
         "healthy"       neither
     """
     raise NotImplementedError("ch08.q6")
@@ -271,7 +285,7 @@ def diagnose(draws: Tensor) -> str:
     properties=(
         Property("The order of the modules must not matter.",
                  lambda: [Call((draws,)) for draws in (_chances(30, 3) < 0.5, (_chances(30, 3) < 0.5).flip(1))],
-                 _all_equal),
+                 all_equal),
     ),
 )
 
@@ -300,10 +314,10 @@ QUIZ = (
         Option("In one of eight.", "0.5 · 0.5 · 0.5. Six modules at p = 0.3 come to 12 %, nearly the same.", True),
     )),
     QuizItem("Why does the paper call the rising rate a curriculum, and why is it a warm-up too?", (
-        Option("A successor that is drawn in a share p of the batches moves about p times as much: small steps first.",
+        Option("Drawn in a share p of the batches, a successor moves p times as much: small steps first.",
                "The effective learning rate is proportional to p, and the task gets harder as helpers leave.", True),
         Option("Because the sentences become longer.", "The order of the sentences has nothing to do with it."),
-        Option("Because the optimiser's learning rate is multiplied by p in the code.",
+        Option("Because the optimiser's learning rate is multiplied by p in the code, so that it rises too.",
                "The optimiser knows nothing of p. The share of batches does it."),
         Option("Because the predecessor thaws slowly.", "The predecessor stays frozen to the end."),
     )),
@@ -317,7 +331,7 @@ QUIZ = (
     )),
     QuizItem("A frozen part is left out of the optimiser, but its weights still have `requires_grad`. What "
              "happens?", (
-        Option("Nothing: what the optimiser does not have does not move.",
+        Option("Nothing: what the optimiser does not have does not move, so it has no effect on the others.",
                "It does not move, but its gradients are computed, and clipping counts them."),
         Option("The predecessor is trained as well.", "Only the optimiser moves weights, and it does not have these."),
         Option("Its gradients count in the norm, so clipping makes the successors' steps smaller.",
@@ -327,7 +341,8 @@ QUIZ = (
     QuizItem("Which baseline shows what the replacing ALONE is worth?", (
         Option("The large teacher.", "It says how far there is to go, not what the replacing brought."),
         Option("A small model with random weights.", "Then the start would differ as well as the replacing."),
-        Option("The best student of another chapter.", "Several things differ at once; nothing could be said."),
+        Option("The best student of another chapter, which has learned the same task by another method altogether.",
+               "Several things differ at once; nothing could be said."),
         Option("The same successor, same start, same frozen parts, same batches, at p = 1 from the first batch.",
                "One thing differs, so the difference belongs to it.", True),
     )),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import all_equal, numbers
 
 
 def _logits(*shape: int, seed: int = 7, size: float = 2.0) -> torch.Tensor:
@@ -17,10 +15,6 @@ def _logits(*shape: int, seed: int = 7, size: float = 2.0) -> torch.Tensor:
 
 def _probs(*shape: int, seed: int = 7) -> torch.Tensor:
     return _logits(*shape, seed=seed).softmax(dim=-1)
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -36,7 +30,8 @@ def resoften(probs: Tensor, temperature: float) -> Tensor:
     """Bring probabilities that were stored at T = 1 to another temperature.
 
     probs: (..., classes), each row sums to 1; a probability may be exactly 0.
-    Returns: probabilities of the same shape, what softmax(z / T) would give if the logits z were still there.
+    Returns: probabilities of the same shape, what softmax(z / T) would give if
+    the logits z were still there.
     """
     raise NotImplementedError("ch09.q1")
 ''',
@@ -56,7 +51,7 @@ def resoften(probs: Tensor, temperature: float) -> Tensor:
         Property("At T = 1 nothing may change.", lambda: [Call((_probs(3, 4), 1.0))],
                  lambda answers: torch.allclose(torch.tensor(numbers(answers[0])), _probs(3, 4).flatten(), atol=1e-4)),
         Property("T = 2 twice must be T = 4 once.",
-                 lambda: [Call(((_logits(3, 4) / 2).softmax(-1), 2.0)), Call((_probs(3, 4), 4.0))], _all_equal),
+                 lambda: [Call(((_logits(3, 4) / 2).softmax(-1), 2.0)), Call((_probs(3, 4), 4.0))], all_equal),
     ),
 )
 
@@ -69,10 +64,13 @@ STORED_LOSS = Question(
     difficulty=2,
     minutes=10,
     stub='''\
-def stored_loss(student_logits: Tensor, teacher_probs: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student) at T, from the teacher's probabilities at T = 1: mean over the documents.
+def stored_loss(student_logits: Tensor, teacher_probs: Tensor,
+                temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student) at T, from the teacher's probabilities at T
+    = 1: mean over the documents.
 
-    student_logits: (batch, classes). teacher_probs: (batch, classes), rows sum to 1, a 0 is possible.
+    student_logits: (batch, classes). teacher_probs: (batch, classes), rows sum
+    to 1, a 0 is possible.
     Returns: one number, as a tensor of shape ().
     """
     raise NotImplementedError("ch09.q2")
@@ -101,7 +99,7 @@ def stored_loss(student_logits: Tensor, teacher_probs: Tensor, temperature: floa
                  lambda answers: abs(numbers(answers[0])[0]) < 1e-4),
         Property("Adding one number to all logits of the student must change nothing.",
                  lambda: [Call((_logits(4, 5, seed=8) + shift, _probs(4, 5), 2.0)) for shift in (0.0, 5.0)],
-                 _all_equal),
+                 all_equal),
     ),
 )
 
@@ -118,9 +116,12 @@ def rows_by_key(document_keys: list[str], cache_keys: list[str]) -> list[int]:
     """For every document, the number of its row in the cache.
 
     A key is a hash of the text, so equal texts have equal keys.
-    document_keys: the data set as it is now, perhaps shuffled, shortened or with a document twice.
-    cache_keys: one key per stored row, in the order of the rows; if a key stands there twice, the first row counts.
-    Returns: one row number per document, in the order of the documents; -1 where the cache has no row.
+    document_keys: the data set as it is now, perhaps shuffled, shortened or
+    with a document twice.
+    cache_keys: one key per stored row, in the order of the rows; if a key
+    stands there twice, the first row counts.
+    Returns: one row number per document, in the order of the documents; -1
+    where the cache has no row.
     """
     raise NotImplementedError("ch09.q3")
 ''',
@@ -155,12 +156,15 @@ TOP_K = Question(
     difficulty=3,
     minutes=12,
     stub='''\
-def cut(teacher_logits: Tensor, k: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep the k most probable classes of softmax(z / T), and the probability of all others together.
+def cut(teacher_logits: Tensor, k: int,
+        temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Keep the k most probable classes of softmax(z / T), and the probability
+    of all others together.
 
     teacher_logits: (rows, classes), k <= classes.
-    Returns: ids (rows, k), the classes, the most probable first; probs (rows, k), their probabilities at T; rest
-    (rows,), the sum of all other probabilities at T.
+    Returns: ids (rows, k), the classes, the most probable first; probs (rows,
+    k), their probabilities at T; rest (rows,), the sum of all other
+    probabilities at T.
     """
     raise NotImplementedError("ch09.q4")
 ''',
@@ -195,8 +199,9 @@ STRANGERS = Question(
 def share_of_strangers(stored: Tensor, live: Tensor, tolerance: float) -> float:
     """The share of stored rows that are not what the teacher says now.
 
-    stored, live: (documents, classes), probabilities. A row is a stranger if its total variation distance,
-    half the sum of |stored - live| over the classes, is greater than the tolerance.
+    stored, live: (documents, classes), probabilities. A row is a stranger if
+    its total variation distance, half the sum of |stored - live| over the
+    classes, is greater than the tolerance.
     Returns: a Python number from 0 to 1.
     """
     raise NotImplementedError("ch09.q5")
@@ -219,7 +224,7 @@ def share_of_strangers(stored: Tensor, live: Tensor, tolerance: float) -> float:
                  lambda: [Call((_probs(5, 3), _probs(5, 3), 1e-3))], lambda answers: numbers(answers[0]) == [0.0]),
         Property("Shuffling documents and cache together must change nothing.",
                  lambda: [Call((_probs(5, 3, seed=1)[order], _probs(5, 3, seed=2)[order], 0.3))
-                          for order in ([0, 1, 2, 3, 4], [4, 2, 0, 1, 3])], _all_equal),
+                          for order in ([0, 1, 2, 3, 4], [4, 2, 0, 1, 3])], all_equal),
     ),
 )
 
@@ -232,13 +237,17 @@ COUNT = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def bert_parameters(vocabulary: int, positions: int, hidden: int, intermediate: int, layers: int, classes: int) -> int:
+def bert_parameters(vocabulary: int, positions: int, hidden: int,
+                    intermediate: int, layers: int, classes: int) -> int:
     """How many numbers a BERT classifier holds, by arithmetic.
 
-    Embeddings: `vocabulary` words, `positions` positions, 2 token types, and one LayerNorm. Each layer: query, key,
-    value and output (hidden to hidden), LayerNorm, hidden to intermediate, intermediate to hidden, LayerNorm.
-    Pooler: hidden to hidden. Classifier: hidden to classes. Every linear map has a bias; a LayerNorm has 2 * hidden.
-    Returns: a whole number. BERT-base with 32,768 words and 2 classes has 111,208,706.
+    Embeddings: `vocabulary` words, `positions` positions, 2 token types, and
+    one LayerNorm. Each layer: query, key, value and output (hidden to hidden),
+    LayerNorm, hidden to intermediate, intermediate to hidden, LayerNorm.
+    Pooler: hidden to hidden. Classifier: hidden to classes. Every linear map
+    has a bias; a LayerNorm has 2 * hidden.
+    Returns: a whole number. BERT-base with 32,768 words and 2 classes has
+    111,208,706.
     """
     raise NotImplementedError("ch09.q6")
 ''',
@@ -265,14 +274,15 @@ QUIZ = (
                "Log-probabilities are logits up to a constant, and a softmax does not see a constant."),
         Option("Yes: log-probabilities take the place of the logits.",
                "softmax(log p / T) is exactly softmax(z / T).", True),
-        Option("Yes, if the probabilities are divided by 4.", "Then they sum to 1/4. The LOGARITHMS are divided by T."),
+        Option("Yes, if the probabilities are divided by 4 before their logarithm is taken.",
+               "Then they sum to 1/4. The LOGARITHMS are divided by T."),
         Option("Only if the student is trained at T = 1.", "Both sides get the same T, as with a live teacher."),
     )),
     QuizItem("The 64 largest of 30,522 probabilities at T = 1 are stored, and their rest. May the loss use T = 4?", (
-        Option("Yes, with the same trick as for 11 classes.",
-               "The rest is a sum of 30,458 probabilities. What each of them becomes at T = 4 cannot be known."),
         Option("No: the temperature must act before the cut.",
                "Such a cache has the temperature it was made with, and refuses any other.", True),
+        Option("Yes, with the same trick as for 11 classes: divide the logarithms.",
+               "The rest is a sum of 30,458 probabilities. What each of them becomes at T = 4 cannot be known."),
         Option("Yes, because the rest is tiny.", "At T = 1, perhaps. At T = 4 the rest can be most of the mass."),
         Option("No, because top-k is only for reading.", "It works well in a loss, at its own temperature."),
     )),
@@ -281,11 +291,13 @@ QUIZ = (
         Option("The loss does not move.", "It falls a little: the student learns the average answer."),
         Option("The run is stable, and the student is worse than it could be.",
                "Nothing breaks, which is why this bug lives long. A key per row finds it at once.", True),
-        Option("The student becomes better than the teacher.", "It learns from strangers' answers. It cannot."),
+        Option("The student becomes better than its teacher, because it hears more opinions.",
+               "It learns from strangers' answers. It cannot."),
     )),
     QuizItem("A one-layer student keeps the teacher's embeddings; the rest is fresh. Why does Adam at 1e-5 not move "
              "the loss?", (
-        Option("The embeddings are frozen.", "They are not, and it would not matter: the fresh layer must move."),
+        Option("The embeddings are frozen, and with them most of the weights that the loss could move.",
+               "They may be: the fresh layer is trained all the same, and it does not move either."),
         Option("The gradient is too small.", "Adam divides by the size of the gradient. Only the rate sets the step."),
         Option("Adam moves a weight by about its rate per step, and fresh weights have a long way.",
                "300 steps of 1e-5 with a linear decay are 0.002; a fresh weight is about 0.02 large.", True),
@@ -299,7 +311,8 @@ QUIZ = (
         Option("The pooler is slow.", "The pooler reads one token per document."),
     )),
     QuizItem("What does `Trainer` of transformers do with a column `teacher_log_probs`, by default?", (
-        Option("It passes it to the loss.", "Not by default: only columns that `forward` names survive."),
+        Option("It passes it to the loss, which then learns from the labels and the teacher.",
+               "Not by default: only columns that `forward` names survive."),
         Option("It drops it without a word; the run learns from the labels alone.",
                "Set remove_unused_columns=False, and take the column out in compute_loss.", True),
         Option("It stops with an error.", "That would be kinder. It drops the column and goes on."),
@@ -309,14 +322,15 @@ QUIZ = (
         Option("Distillation failed.", "The student may still be better, smaller or faster. Say which, with numbers."),
         Option("Nothing: a baseline without a neural network does not belong in the table.",
                "It belongs there. It is the cheapest thing that a product could use."),
+        Option("The better of the two.", "The other row is the reason to believe it."),
         Option("Both rows, with intervals, and what each costs.",
                "The reader can then decide. A teacher's gain over word counts is the room that a student has.", True),
-        Option("The better of the two.", "The other row is the reason to believe it."),
     )),
     QuizItem("Masks of a masked LM are drawn anew for every batch. Can the teacher's answers be cached?", (
-        Option("Yes, one distribution per text.", "The teacher's answer belongs to one set of masks."),
+        Option("Yes, one distribution per text, whichever words are hidden in it.",
+               "The teacher's answer belongs to one set of masks."),
         Option("Yes, if the cache is large.", "There are more masks of a sentence than disks can hold."),
-        Option("Not with new masks: draw the masks once and store them with the answers.",
+        Option("Not with new masks: draw them once and store them too.",
                "`fixed_masks` does that. Dynamic masking and a cache exclude each other.", True),
         Option("No, never.", "With fixed masks it works."),
     )),

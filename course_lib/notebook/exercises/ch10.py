@@ -8,15 +8,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, numbers
 
 
 def _random(*shape: int, seed: int = 7) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-5) for answer in answers[1:])
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -29,9 +25,11 @@ KEPT = Question(
     minutes=5,
     stub='''\
 def kept(accuracies: Tensor, teacher: float) -> float:
-    """Retention: the student's accuracy in percent of its teacher's, as a mean over the seeds.
+    """Retention: the student's accuracy in percent of its teacher's, as a mean
+    over the seeds.
 
-    accuracies: (seeds,), the accuracy of each run in percent. teacher: the teacher's accuracy in percent.
+    accuracies: (seeds,), the accuracy of each run in percent. teacher: the
+    teacher's accuracy in percent.
     Returns: a Python number; 100 means as good as the teacher.
     """
     raise NotImplementedError("ch10.q1")
@@ -50,7 +48,7 @@ def kept(accuracies: Tensor, teacher: float) -> float:
     properties=(
         Property("The order of the seeds must not matter.",
                  lambda: [Call((values, 80.0)) for values in (torch.tensor([70.0, 74.0, 72.0, 71.0]),
-                                                             torch.tensor([71.0, 72.0, 74.0, 70.0]))], _all_equal),
+                                                             torch.tensor([71.0, 72.0, 74.0, 70.0]))], all_equal),
     ),
 )
 
@@ -71,10 +69,12 @@ FRONT = Question(
     minutes=12,
     stub='''\
 def pareto_front(costs: Tensor, scores: Tensor) -> list:
-    """The positions of all points that nobody beats, from the cheapest to the dearest.
+    """The positions of all points that nobody beats, from the cheapest to the
+    dearest.
 
-    Point b beats point a if b costs at most as much, scores at least as high, and at least one of the two strictly.
-    Two points that are equal in both do not beat each other: both stay, the earlier position first.
+    Point b beats point a if b costs at most as much, scores at least as high,
+    and at least one of the two strictly. Two points that are equal in both do
+    not beat each other: both stay, the earlier position first.
     costs, scores: (points,). Less cost is better, more score is better.
     Returns: a list of whole numbers.
     """
@@ -111,13 +111,18 @@ BREAK_EVEN = Question(
     difficulty=2,
     minutes=10,
     stub='''\
-def break_even(asking: float, reading: float, sentences: int, batch: int) -> int:
-    """After how many training steps is it strictly cheaper to store the teacher's answers than to ask it live?
+def break_even(asking: float, reading: float, sentences: int,
+               batch: int) -> int:
+    """After how many training steps is it strictly cheaper to store the
+    teacher's answers than to ask it live?
 
     Live: in every step the teacher is asked about every sentence of the batch.
-    Stored: it is asked once about each of the `sentences`, before training; then every step reads `batch` answers.
-    asking, reading: seconds per sentence, to ask the teacher and to read one stored answer.
-    Returns: the smallest whole number of steps; -1 if storing never becomes cheaper.
+    Stored: it is asked once about each of the `sentences`, before training;
+    then every step reads `batch` answers.
+    asking, reading: seconds per sentence, to ask the teacher and to read one
+    stored answer.
+    Returns: the smallest whole number of steps; -1 if storing never becomes
+    cheaper.
     """
     raise NotImplementedError("ch10.q3")
 ''',
@@ -151,13 +156,18 @@ CHOOSE = Question(
     minutes=15,
     stub='''\
 def candidates(scores: Tensor, costs: Tensor, limit: float, t: float) -> list:
-    """The best allowed method, followed by all allowed methods that cannot be told from it.
+    """The best allowed method, followed by all allowed methods that cannot be
+    told from it.
 
-    A method is allowed if it costs `limit` or less. The best is the one with the highest mean over the seeds.
-    Another one cannot be told from it if the 95 % interval of the paired difference includes 0:
-        mean(d) - t * sd(d) / sqrt(n)  <=  0,    d = scores of the best - scores of the other, seed by seed
-    scores: (methods, seeds). costs: (methods,). t: the factor of Student's t for these seeds. sd divides by n - 1.
-    Returns: a list of positions, the best first, the others in ascending order. Something is always allowed.
+    A method is allowed if it costs `limit` or less. The best is the one with
+    the highest mean over the seeds. Another one cannot be told from it if the
+    95 % interval of the paired difference includes 0:
+        mean(d) - t * sd(d) / sqrt(n)  <=  0
+        d = scores of the best - scores of the other, seed by seed
+    scores: (methods, seeds). costs: (methods,). t: the factor of Student's t
+    for these seeds. sd divides by n - 1.
+    Returns: a list of positions, the best first, the others in ascending order.
+    Something is always allowed.
     """
     raise NotImplementedError("ch10.q4")
 ''',
@@ -192,10 +202,13 @@ PAIRED = Question(
     minutes=10,
     stub='''\
 def paired_interval(ours: Tensor, baseline: Tensor, t: float) -> Tensor:
-    """The mean difference of two methods over the same seeds, and the ends of its 95 % interval.
+    """The mean difference of two methods over the same seeds, and the ends of
+    its 95 % interval.
 
-        mean(d) -+ t * sd(d) / sqrt(n),    d = ours - baseline, seed by seed;  sd divides by n - 1
-    ours, baseline: (seeds,), run i of both has the same seed. t: the factor of Student's t for these seeds.
+        mean(d) -+ t * sd(d) / sqrt(n)
+        d = ours - baseline, seed by seed; sd divides by n - 1
+    ours, baseline: (seeds,), run i of both has the same seed. t: the factor of
+    Student's t for these seeds.
     Returns: (3,), the mean, the low end, the high end.
     """
     raise NotImplementedError("ch10.q5")
@@ -215,7 +228,7 @@ def paired_interval(ours: Tensor, baseline: Tensor, t: float) -> Tensor:
     properties=(
         Property("A seed that is lucky for both methods must not change anything.",
                  lambda: [Call((_random(5, seed=1) + luck, _random(5, seed=2) + luck, 2.776))
-                          for luck in (torch.zeros(5), torch.tensor([0.0, 3.0, -2.0, 1.0, 5.0]))], _all_equal),
+                          for luck in (torch.zeros(5), torch.tensor([0.0, 3.0, -2.0, 1.0, 5.0]))], all_equal),
     ),
 )
 
@@ -229,12 +242,14 @@ FASTER = Question(
     minutes=10,
     stub='''\
 def times_faster(student: Tensor, teacher: Tensor, warm_up: int) -> Tensor:
-    """How many times as fast as its teacher a student is: the quartiles over pairs of runs.
+    """How many times as fast as its teacher a student is: the quartiles over
+    pairs of runs.
 
-    student, teacher: (runs,), seconds; run i of both was made one right after the other.
+    student, teacher: (runs,), seconds; run i of both was made one right after
+    the other.
     warm_up: the first so many pairs do not count.
-    Returns: (3,), the lower quartile, the median and the upper quartile of the ratio, interpolated as torch.quantile
-    does it.
+    Returns: (3,), the lower quartile, the median and the upper quartile of the
+    ratio, interpolated as torch.quantile does it.
     """
     raise NotImplementedError("ch10.q6")
 ''',
@@ -254,7 +269,7 @@ def times_faster(student: Tensor, teacher: Tensor, warm_up: int) -> Tensor:
     properties=(
         Property("A machine that is busy in some moments slows both runs of a pair; the answer must stay.",
                  lambda: [Call(((1 + _random(9, seed=3)) * busy, (2 + _random(9, seed=4)) * busy, 2))
-                          for busy in (torch.ones(9), 1 + 4 * _random(9, seed=5))], _all_equal),
+                          for busy in (torch.ones(9), 1 + 4 * _random(9, seed=5))], all_equal),
     ),
 )
 
@@ -263,29 +278,33 @@ def times_faster(student: Tensor, teacher: Tensor, warm_up: int) -> Tensor:
 QUIZ = (
     QuizItem("A student keeps 97 % of its teacher. What must stand beside this number?", (
         Option("Nothing: 97 % is a lot.", "A student without a teacher may keep 97 % as well."),
-        Option("What the same student keeps without a teacher, and an interval for the difference.",
+        Option("What the same student keeps without a teacher, with an interval.",
                "Only the difference belongs to the method.", True),
         Option("The number of teachers in the literature.", "That says nothing about this student."),
-        Option("The training loss of the student.", "Losses of different methods have different terms and units."),
+        Option("The training loss of the student, beside that of the teacher on the same text.",
+               "Losses of different methods have different terms and units."),
     )),
     QuizItem("Method A lies on the Pareto front, method B just below it at the same cost. Which claim is right?", (
         Option("A is better than B.", "The front is drawn through means. Look at the paired difference first."),
-        Option("B must never be used.", "It may be simpler, or equal within the interval."),
-        Option("If the interval of the paired difference includes 0, the two cannot be told apart here.",
+        Option("B must never be used: the front shows that there is always a better method than it.",
+               "It may be simpler, or equal within the interval."),
+        Option("If the interval of their paired difference holds 0, they cannot be told apart.",
                "A front of means is a claim about means only.", True),
         Option("A costs less than B.", "They cost the same; A has the higher mean."),
     )),
     QuizItem("Why are the runs of two methods paired by seed?", (
-        Option("Because what both runs of a seed share, such as the order of the batches, drops out of the difference.",
+        Option("Because what both runs of a seed share drops out of their difference.",
                "The interval of the difference gets narrower, and honestly so.", True),
         Option("Because it makes every difference significant.", "It can also show that there is none."),
         Option("Because five seeds are enough then.", "How many are enough depends on the spread that is left."),
-        Option("Because the methods must have the same number of parameters.", "Pairing has nothing to do with size."),
+        Option("Because the two methods must have the same number of parameters to be compared.",
+               "Pairing has nothing to do with size."),
     )),
     QuizItem("The half-depth student holds 77 % of the teacher's parameters but needs about half of the time. Why?", (
-        Option("Its layers are faster than the teacher's.", "They are of the same kind and width."),
-        Option("The word embeddings are half of the teacher's parameters; they stay, and looking a word up costs "
-               "almost no time.", "Layers cost the time, the table costs memory.", True),
+        Option("Its layers are faster than the teacher's, because fewer layers wait for each other.",
+               "They are of the same kind and width."),
+        Option("Half of the teacher's numbers are word embeddings: they stay, and cost no time.",
+               "Layers cost the time, the table costs memory.", True),
         Option("The count of parameters is wrong.", "It is exact. It counts the embeddings, which the paper's share of "
                "60 % counts too, in a model with larger layers."),
         Option("Because of bfloat16.", "Both models are timed in the same precision."),
@@ -298,23 +317,26 @@ QUIZ = (
         Option("The student must be retrained.", "Training has nothing to do with it."),
     )),
     QuizItem("When does it not help to store the teacher's answers?", (
-        Option("When many students learn from the same sentences.", "That is when storing helps most."),
+        Option("When many students learn from the same sentences, one after another.",
+               "That is when storing helps most."),
         Option("When the student reads the data for many epochs.", "The teacher would be asked anew in each epoch."),
         Option("When every sentence is read once only, or is made up on the fly.",
                "Then the teacher is asked about as often as without a store.", True),
         Option("When the teacher is large.", "The dearer the asking, the better a store."),
     )),
     QuizItem("You may try ten methods on the test set and report one. What is wrong with taking the highest mean?", (
-        Option("Nothing: means over five seeds are fair.", "The highest of ten means is high by luck, too."),
-        Option("The choice used the test set, so the winner's number is too good. Choose on validation data.",
+        Option("Nothing: means over five seeds are fair, whichever of the methods is looked at.",
+               "The highest of ten means is high by luck, too."),
+        Option("The choice used the test set, so the winner's number is too good.",
                "Or fix the variant before you see any number, as this chapter does.", True),
         Option("The test set is too small for ten methods.", "Size is another matter; the choice is the problem."),
         Option("One should take the best single seed.", "That adds more luck."),
     )),
     QuizItem("Two chapters trained with different numbers of steps. How does this chapter compare them?", (
-        Option("It cuts all runs to the same number of steps.", "A step of one student may cost ten steps of another."),
+        Option("It cuts all runs to the same number of steps, so that nobody has an advantage.",
+               "A step of one student may cost ten steps of another."),
         Option("It does not mind.", "Then a method could buy its points with time."),
-        Option("It shows what each training cost, in steps of one common reference, and lets you use it as an axis.",
+        Option("It counts what each training cost, in steps of one common reference.",
                "Equal steps are not equal cost; cost is measured.", True),
         Option("It multiplies the accuracy by the cost.", "Such a product has no meaning."),
     )),

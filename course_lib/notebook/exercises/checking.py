@@ -10,16 +10,18 @@ Points are given for a function that passes tier 1 and tier 2, and for nothing l
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
+import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Literal
 
 from course_lib.notebook.exercises import guard
 from course_lib.notebook.exercises.questions import Case, Question, cases
-from course_lib.notebook.exercises.values import Value, equal, numbers, same_form
+from course_lib.notebook.exercises.values import Value, equal, from_python, in_words, numbers, same_form
 
 Status = Literal["correct", "not yet", "not started"]
 
@@ -35,6 +37,7 @@ class Verdict:
     message: str
     tier: int  # the tier that decided: 1 runs, 2 numbers and properties, 3 a mistake was recognised; 0 not started
     note: str = ""  # about the progress file, where there is something to say
+    example: tuple[tuple[str, str], ...] = ()  # one small input that went wrong: (with, …), (yours, …), (expected, …)
 
     @property
     def headline(self) -> str:
@@ -42,22 +45,59 @@ class Verdict:
         return f"{self.question}: {self.status} ({self.points:g} of {self.out_of:g} points)"
 
     def __repr__(self) -> str:
-        return "\n".join(line for line in (self.headline, self.message, self.note) if line)
+        width = max((len(label) for label, _ in self.example), default=0)
+        shown = [f"  {label.ljust(width)}  {value}" for label, value in self.example]
+        return "\n".join(line for line in (self.headline, self.message, *shown, self.note) if line)
 
     def _repr_html_(self) -> str:
         colour = {"correct": "#009e73", "not yet": "#d55e00", "not started": "#767676"}[self.status]
-        rest = "".join(f"<br>{escape(line)}" for line in (self.message, self.note) if line)
-        return (f'<div role="status" style="border-left:4px solid {colour};padding:0.2em 0.8em">'
-                f"<strong>{escape(self.headline)}</strong>{rest}</div>")
+        return (f'<div role="status" class="course-verdict tex2jax_ignore mathjax_ignore" '
+                f'style="border-left:4px solid {colour};padding:0.2em 0.8em;max-width:52em">'
+                f"<strong>{escape(self.headline)}</strong>{_line(self.message)}{self._example_html()}"
+                f"{_line(self.note)}</div>")
+
+    def _example_html(self) -> str:
+        if not self.example:
+            return ""
+        rows = "".join(f'<dt style="font-weight:600;margin:0">{escape(label)}</dt><dd style="margin:0;min-width:0">'
+                       f'<code style="white-space:pre-wrap;overflow-wrap:anywhere">{escape(value)}</code></dd>'
+                       for label, value in self.example)
+        return ('<dl style="display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.1em .8em;'
+                f'margin:.4em 0">{rows}</dl>')
+
+
+def _line(text: str) -> str:
+    return f"<br>{escape(text)}" if text else ""
 
 
 def judge(question: Question, function: object) -> Verdict:
     """Run all three tiers on a learner's function. Never raises, whatever the function does."""
     if reason := not_the_function(question, function):
         return Verdict(question.name, "not yet", 0, question.points, reason, 1)
+    if question.repair and is_the_stub(question, function):
+        return Verdict(question.name, "not started", 0, question.points, UNREPAIRED, 0)
     stored = cases(question)
     calls = all_calls(question, [case.call for case in stored])
-    return assess(question, stored, guard.run(function, calls, question.seconds))
+    outcomes = guard.run(function, calls, question.seconds)
+    verdict = assess(question, stored, outcomes)
+    return verdict if verdict.status != "not yet" else replace(verdict, example=example(question, stored, outcomes))
+
+
+UNREPAIRED = "This is still the function with the bug. See what it does, find the line, mend it, then check again."
+
+
+def is_the_stub(question: Question, function: object) -> bool:
+    """Whether the function is still the stub, whatever its comments and its docstring say."""
+    try:
+        mine = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    except Exception:
+        return False  # no source to read: the calls will show what it does
+    return isinstance(mine, ast.FunctionDef) and _body(mine) == _body(ast.parse(question.stub).body[-1])
+
+
+def _body(function: ast.FunctionDef) -> list[str]:
+    return [ast.dump(line) for line in function.body
+            if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))]
 
 
 def all_calls(question: Question, stored: Sequence[guard.Call]) -> list[guard.Call]:
@@ -76,9 +116,12 @@ def assess(question: Question, stored: Sequence[Case], outcomes: Sequence[guard.
                        "not started")
     if reason := _does_not_run(stored, outcomes):
         return verdict(reason, 1)
+    extra = [list(rule.calls()) for rule in question.properties]
+    calls = len(stored) + sum(map(len, extra))
+    if len(outcomes) != calls:  # somebody has been at the code that makes the calls
+        return verdict(f"{len(outcomes)} of {calls} calls of your function gave an answer; all of them are needed.", 1)
     message, tier = _wrong_numbers(question, stored, outcomes)
     if not message:
-        extra = [list(rule.calls()) for rule in question.properties]
         message, tier = _broken_property(question, extra, outcomes[len(stored):]), 2
     return verdict(message, tier) if message else verdict("", 2, "correct")
 
@@ -127,6 +170,56 @@ def _wrong_numbers(question: Question, stored: Sequence[Case], outcomes: Sequenc
     return "", 2
 
 
+def example(question: Question, stored: Sequence[Case], outcomes: Sequence[guard.Outcome]
+            ) -> tuple[tuple[str, str], ...]:
+    """One input that went wrong, what the function made of it, and what was expected: the smallest input there is.
+
+    Where every number is right and a property is broken, there is nothing to expect but the property: its own calls
+    are shown.
+    """
+    wrong = [(case, outcome) for case, outcome in zip(stored, outcomes, strict=False)
+             if outcome.trouble or not _right(question, case, outcome.answer)]
+    if wrong:
+        ordinary = [pair for pair in wrong if pair[0].stage == "numbers"]
+        case, outcome = min(ordinary or wrong, key=lambda pair: pair[0].size)
+        yours = "(it stops)" if outcome.trouble else in_words(outcome.answer)
+        return (("with", _shown(question, case)), ("yours", yours), ("expected", in_words(case.expected)))
+    for case, outcome in zip(stored, outcomes, strict=False):
+        if case.gradient and (outcome.gradient is None or not equal(outcome.gradient, case.gradient, question.rtol)):
+            yours = "no gradient" if outcome.gradient is None else in_words(outcome.gradient)
+            return (("with", _shown(question, case)), ("your gradient", yours),
+                    ("expected", in_words(case.gradient)))
+    return _broken_example(question, outcomes[len(stored):])
+
+
+def _broken_example(question: Question, outcomes: Sequence[guard.Outcome]) -> tuple[tuple[str, str], ...]:
+    left = iter(outcomes)
+    for rule in question.properties:
+        calls = list(rule.calls())
+        mine = [next(left, guard.Outcome(trouble="not reached")) for _ in calls]
+        if any(outcome.trouble for outcome in mine) or not _holds(rule.holds, [outcome.answer for outcome in mine]):
+            return tuple(row for call, outcome in zip(calls, mine, strict=True) for row in (
+                ("with", _input(question, call)),
+                ("yours", "(it stops)" if outcome.trouble else in_words(outcome.answer))))
+    return ()
+
+
+MOST_TO_READ = 60  # numbers; a larger input is named, not shown
+
+
+def _shown(question: Question, case: Case) -> str:
+    return _input(question, case.call) if case.size <= MOST_TO_READ else case.about
+
+
+def _input(question: Question, call: guard.Call) -> str:
+    named = {**dict(zip(question.positional, call.args, strict=False)), **call.kwargs}
+    return ", ".join(f"{name} = {_word(value)}" for name, value in named.items())
+
+
+def _word(value: object) -> str:
+    return f"{{{', '.join(map(repr, sorted(value)))}}}" if isinstance(value, set) else in_words(from_python(value))
+
+
 def _right(question: Question, case: Case, answer: Value) -> bool:
     return equal(answer, case.expected, question.rtol)
 
@@ -141,6 +234,8 @@ def _in_general(question: Question, wrong: Sequence[tuple[Case, Value]], ordinar
         return f"Right on {len(ordinary) - len(wrong)} of {len(ordinary)} inputs, but wrong with {case.about}. {ask}"
     factors = [a / b for c, got in ordinary for a, b in zip(numbers(got), numbers(c.expected), strict=False)
                if abs(b) > 1e-3]
+    if factors and all(abs(f - 1) < 2e-3 for f in factors):
+        return f"Your numbers are nearly the right ones, but not as exact as they should be. Do you round? {ask}"
     if factors and all(abs(f - factors[0]) < 1e-3 * abs(factors[0]) for f in factors):
         return f"Your numbers are {factors[0]:.3g} times the right ones, on every input. Which factor is that? {ask}"
     return f"It runs, and the shape is right, but the numbers are not, for example with {case.about}. {ask}"

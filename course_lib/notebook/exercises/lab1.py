@@ -6,15 +6,11 @@ import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, numbers
+from course_lib.notebook.exercises.values import near, numbers
 
 
 def _probs(rows: int, words: int, seed: int = 7) -> torch.Tensor:
     return torch.softmax(2 * torch.randn(rows, words, generator=torch.Generator().manual_seed(seed)), dim=-1)
-
-
-def _near(answer: Value, wanted: float, tolerance: float = 1e-4) -> bool:
-    return all(abs(number - wanted) <= tolerance for number in numbers(answer))
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -30,7 +26,8 @@ def share_of_commonest(answers: Tensor, k: int) -> float:
     """How much of all answers the k most frequent answers make up.
 
     answers: (positions,), a token id for each masked position. k: 1 or more.
-    Returns: a share between 0 and 1. With fewer than k different answers it is 1.
+    Returns: a share between 0 and 1. With fewer than k different answers it is
+    1.
     """
     raise NotImplementedError("lab1.q1")
 ''',
@@ -46,9 +43,9 @@ def share_of_commonest(answers: Tensor, k: int) -> float:
     extremes="A model with a single answer has only one count. Slicing is safe there; topk(k) is not.",
     properties=(
         Property("A model that always gives the same answer must have the share 1.",
-                 lambda: [Call((torch.full((12,), 1010), 4))], lambda answers: _near(answers[0], 1)),
+                 lambda: [Call((torch.full((12,), 1010), 4))], lambda answers: near(answers[0], 1)),
         Property("Ten different answers at ten positions: the commonest four make up 0.4.",
-                 lambda: [Call((torch.arange(10) * 7 + 3, 4))], lambda answers: _near(answers[0], 0.4)),
+                 lambda: [Call((torch.arange(10) * 7 + 3, 4))], lambda answers: near(answers[0], 0.4)),
     ),
 )
 
@@ -62,11 +59,14 @@ DISTANCE = Question(
     minutes=8,
     stub='''\
 def unigram_distance(probs: Tensor, counts: Tensor) -> Tensor:
-    """Mean over positions of the total variation: 1/2 * sum over words of |p(word) - unigram(word)|.
+    """Mean over positions of the total variation: 1/2 * sum over words of
+    |p(word) - unigram(word)|.
 
     probs: (positions, words), the model's probabilities; each row sums to 1.
-    counts: (words,), how often each word occurs in the corpus. Turn them into shares first.
-    Returns: one number, as a tensor of shape (). 0: the model never looks at the context.
+    counts: (words,), how often each word occurs in the corpus. Turn them into
+    shares first.
+    Returns: one number, as a tensor of shape (). 0: the model never looks at
+    the context.
     """
     raise NotImplementedError("lab1.q2")
 ''',
@@ -86,10 +86,10 @@ def unigram_distance(probs: Tensor, counts: Tensor) -> Tensor:
     properties=(
         Property("A model that gives the corpus shares everywhere must have the distance 0.",
                  lambda: [Call((torch.tensor([[0.5, 0.3, 0.2]] * 4), torch.tensor([50.0, 30.0, 20.0])))],
-                 lambda answers: _near(answers[0], 0, 1e-5)),
+                 lambda answers: near(answers[0], 0, 1e-5)),
         Property("Two distributions without a common word must have the distance 1.",
                  lambda: [Call((torch.tensor([[1.0, 0.0, 0.0]] * 3), torch.tensor([0.0, 4.0, 4.0])))],
-                 lambda answers: _near(answers[0], 1, 1e-5)),
+                 lambda answers: near(answers[0], 1, 1e-5)),
     ),
 )
 
@@ -103,9 +103,11 @@ PLATEAU = Question(
     minutes=8,
     stub='''\
 def plateau_loss(counts: Tensor) -> Tensor:
-    """The best masked-LM cross-entropy, in nats, of a model that cannot see the context.
+    """The best masked-LM cross-entropy, in nats, of a model that cannot see the
+    context.
 
-    Its best answer is the unigram distribution; the loss is then the entropy of that distribution.
+    Its best answer is the unigram distribution; the loss is then the entropy of
+    that distribution.
     counts: (words,), how often each word occurs. Some may be 0.
     Returns: one number, as a tensor of shape ().
     """
@@ -125,9 +127,9 @@ def plateau_loss(counts: Tensor) -> Tensor:
     extremes="A word that never occurs must not make the loss NaN.",
     properties=(
         Property("Four words, equally frequent: the entropy must be log 4.",
-                 lambda: [Call((torch.tensor([5.0, 5.0, 5.0, 5.0]),))], lambda answers: _near(answers[0], 1.386294)),
+                 lambda: [Call((torch.tensor([5.0, 5.0, 5.0, 5.0]),))], lambda answers: near(answers[0], 1.386294)),
         Property("A corpus of one single word must give 0.",
-                 lambda: [Call((torch.tensor([0.0, 9.0, 0.0]),))], lambda answers: _near(answers[0], 0)),
+                 lambda: [Call((torch.tensor([0.0, 9.0, 0.0]),))], lambda answers: near(answers[0], 0)),
     ),
 )
 
@@ -140,12 +142,16 @@ MASKED = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def masked_soft_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student), both softened with T: the mean over the masked positions.
+def masked_soft_loss(student_logits: Tensor, teacher_logits: Tensor,
+                     labels: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student), both softened with T: the mean over the
+    masked positions.
 
     student_logits, teacher_logits: (batch, tokens, words).
-    labels: (batch, tokens), the hidden token at masked positions, -100 everywhere else.
-    Returns: one number, as a tensor of shape (). All other positions must have no influence.
+    labels: (batch, tokens), the hidden token at masked positions, -100
+    everywhere else.
+    Returns: one number, as a tensor of shape (). All other positions must have
+    no influence.
     """
     raise NotImplementedError("lab1.q4")
 ''',
@@ -190,12 +196,15 @@ BLOCK = Question(
     difficulty=2,
     minutes=10,
     stub='''\
-def narrowed(weight: Tensor, states: Tensor, outputs: int, inputs: int) -> Tensor:
+def narrowed(weight: Tensor, states: Tensor, outputs: int,
+             inputs: int) -> Tensor:
     """Cut a linear layer down to its largest coordinates.
 
-    weight: (all outputs, all inputs) of a teacher's nn.Linear. states: (tokens, all inputs), what flows into it.
-    Keep the `inputs` input coordinates with the largest mean square in `states`, and the `outputs` output
-    coordinates with the largest mean square in states @ weight.T. Keep the order of what stays.
+    weight: (all outputs, all inputs) of a teacher's nn.Linear. states: (tokens,
+    all inputs), what flows into it. Keep the `inputs` input coordinates with
+    the largest mean square in `states`, and the `outputs` output coordinates
+    with the largest mean square in states @ weight.T. Keep the order of what
+    stays.
     Returns: (outputs, inputs), a block of `weight`.
     """
     raise NotImplementedError("lab1.q5")
@@ -231,9 +240,11 @@ ESCAPE = Question(
 def escaped_at(steps: list, top1: list, plateau: float) -> int:
     """The first step after which the accuracy stays above the plateau for good.
 
-    steps: when it was measured, ascending. top1: the accuracy at each of them, in percent.
+    steps: when it was measured, ascending. top1: the accuracy at each of them,
+    in percent.
     plateau: the accuracy of always answering the commonest token, in percent.
-    Returns: the step of the first measurement from which on ALL are above the plateau; -1 if there is none.
+    Returns: the step of the first measurement from which on ALL are above the
+    plateau; -1 if there is none.
     """
     raise NotImplementedError("lab1.q6")
 ''',
@@ -259,25 +270,27 @@ QUIZ = (
     QuizItem("A masked-LM student answers ',' at every [MASK]. Its loss has fallen from 10.3 to about 7. What has it "
              "learned?", (
         Option("How often each token occurs, and nothing about the context.",
-               "The unigram distribution is the best answer without context, and the comma is its top.", True),
+               "Whoever has no context can only give the frequencies of the corpus, and ',' is one of its two "
+               "commonest tokens.", True),
         Option("Nothing at all.", "Then the loss would still be log 30,522 = 10.3."),
-        Option("Punctuation, because it is easier than words.",
+        Option("Where punctuation stands, because that is easier to learn than words.",
                "It does not know WHERE a comma stands. It says the same everywhere."),
         Option("The teacher's mistakes.", "The teacher rarely answers ',' wrongly. This is not imitation."),
     )),
     QuizItem("Why does the collapse choose ',' and 'the'?", (
         Option("They have the smallest token ids.", "Ids are names. No loss reads their size."),
         Option("The tokenizer splits rare words badly.", "It splits them the same way for the teacher, who copes."),
-        Option("They are the most frequent tokens, so they are the best guess without context.",
+        Option("They are the most frequent tokens: the best guess without context.",
                "Whoever must answer without context should give the corpus frequencies.", True),
-        Option("The mask token is next to the comma in the vocabulary.", "Neighbours in the vocabulary mean nothing."),
+        Option("The mask token stands next to the comma and to 'the' in the vocabulary.",
+               "Neighbours in the vocabulary mean nothing."),
     )),
     QuizItem("Is the unigram plateau a local minimum that a student cannot leave?", (
-        Option("Yes, that is why only a new start helps.",
+        Option("Yes, and that is why nothing but a new start with copied weights can help it at all.",
                "A random student leaves it too, after many more tokens than a lesson has."),
         Option("No: a lower loss weight is enough.", "A weight scales the gradient. It does not turn it."),
         Option("Yes, because softmax saturates.", "The unigram prediction is far from saturated."),
-        Option("No: it is a slow, flat stretch; the gradient from the context is small until the blocks carry some.",
+        Option("No, a slow and flat stretch: the gradient from the context is small at first.",
                "First the output bias and the embeddings learn frequencies. Context comes later.", True),
     )),
     QuizItem("KL on ALL positions instead of the masked ones. What dominates the loss?", (
@@ -292,21 +305,23 @@ QUIZ = (
         Option("Keep the coordinates that are largest on real text, in all matrices alike.",
                "Then every student matrix is a block of the teacher's, and LayerNorm keeps its meaning.", True),
         Option("Nothing; narrow students start at random.", "Two ways exist: project, or pick coordinates."),
-        Option("Take the first 256 of the 384 numbers of each word and random blocks.",
+        Option("Take the first 256 of the 384 numbers of each word, and random blocks for the layers.",
                "The blocks would not know these coordinates."),
         Option("Average neighbouring numbers.", "Neighbouring coordinates have nothing in common."),
     )),
     QuizItem("PCA of all matrices keeps MORE of the hidden states than picking coordinates, and yet it starts worse. "
              "Why?", (
-        Option("PCA was computed on too little text.", "It keeps most of the states on other text, too."),
+        Option("PCA was computed on too little text, so that it fits the states of that text only.",
+               "It keeps most of the states on other text, too."),
         Option("PCA needs labels.", "PCA looks at the states alone."),
-        Option("LayerNorm scales single coordinates; a rotation mixes them, and its scales no longer fit.",
+        Option("LayerNorm scales single coordinates, and a rotation mixes these.",
                "A diagonal matrix is not diagonal any more after a rotation.", True),
         Option("It does not start worse.", "The lab measured it: look at the numbers in section 5."),
     )),
     QuizItem("The hidden-state loss has a trainable projection on the TEACHER's side, and it falls to almost 0 in a "
              "few steps. What happened?", (
-        Option("The student has learned the teacher's states.", "Then its answers would be good. Look at them."),
+        Option("The student has learned the teacher's states, so that there is nothing left to correct.",
+               "Then its answers would be good. Look at them."),
         Option("The projection shrinks towards 0, and a constant student agrees with it.",
                "The target itself was trained. Put the projection on the student's side.", True),
         Option("The learning rate is too low.", "Then the loss would fall slowly."),

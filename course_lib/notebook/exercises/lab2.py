@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.questions import Chapter, Option, Poll, Property, Question, QuizItem
-from course_lib.notebook.exercises.values import Value, equal, numbers
+from course_lib.notebook.exercises.values import Value, all_equal, near, numbers
 
 
 def _normal(*shape: int, seed: int = 7, size: float = 2.0) -> torch.Tensor:
     return size * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _near(answer: Value, wanted: float, tolerance: float = 1e-4) -> bool:
-    return all(abs(number - wanted) <= tolerance for number in numbers(answer))
-
-
-def _all_equal(answers: Sequence[Value]) -> bool:
-    return all(equal(answer, answers[0], rtol=1e-3, atol=1e-6) for answer in answers[1:])
 
 
 # --- q1 ---------------------------------------------------------------------------------------------------------------
@@ -39,13 +32,17 @@ SHARE = Question(
     difficulty=2,
     minutes=12,
     stub='''\
-def teachers_share(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float,
+def teachers_share(student_logits: Tensor, teacher_logits: Tensor,
+                   labels: Tensor, temperature: float,
                    t_squared: bool) -> Tensor:
-    """The teacher's share of the gradient:  |g_soft| / (|g_soft| + |g_hard|),  each | | the norm of a whole matrix.
+    """The teacher's share of the gradient:  |g_soft| / (|g_soft| + |g_hard|),
+    each | | the norm of a whole matrix.
 
-    g_soft: gradient of the soft loss, 1/T * (q - p) for each row, and T^2 times that if t_squared; q and p are the
-    student's and the teacher's probabilities at temperature T. g_hard: softmax(student_logits) - one_hot(labels).
-    student_logits, teacher_logits: (batch, classes). labels: (batch,). Both losses have the same weight.
+    g_soft: gradient of the soft loss, 1/T * (q - p) for each row, and T^2 times
+    that if t_squared; q and p are the student's and the teacher's probabilities
+    at temperature T. g_hard: softmax(student_logits) - one_hot(labels).
+    student_logits, teacher_logits: (batch, classes). labels: (batch,). Both
+    losses have the same weight.
     Returns: a number between 0 and 1, as a tensor of shape ().
     """
     raise NotImplementedError("lab2.q1")
@@ -66,7 +63,7 @@ def teachers_share(student_logits: Tensor, teacher_logits: Tensor, labels: Tenso
     properties=(
         Property("A student that answers as the teacher does must feel no pull from the teacher: share 0.",
                  lambda: [Call((_normal(4, 3), _normal(4, 3), torch.tensor([0, 1, 2, 1]), 2.0, True))],
-                 lambda answers: _near(answers[0], 0)),
+                 lambda answers: near(answers[0], 0)),
         Property("At T = 4, without T^2 the ratio of soft to hard must be 16 times smaller.",
                  lambda: [Call((_normal(4, 3), _normal(4, 3, seed=8), torch.tensor([0, 1, 2, 1]), 4.0, switch))
                           for switch in (True, False)], _falls_to_a_sixteenth),
@@ -82,10 +79,12 @@ ADAM = Question(
     difficulty=1,
     minutes=8,
     stub='''\
-def first_adam_step(gradient: Tensor, learning_rate: float, eps: float) -> Tensor:
+def first_adam_step(gradient: Tensor, learning_rate: float,
+                    eps: float) -> Tensor:
     """The first step of Adam: what is ADDED to the weights.
 
-    In step 1 the corrected means are m = gradient and v = gradient^2, so the step is
+    In step 1 the corrected means are m = gradient and v = gradient^2, so the
+    step is
         - learning_rate * m / (sqrt(v) + eps)
     gradient: any shape. Returns: a tensor of the same shape.
     """
@@ -105,7 +104,8 @@ def first_adam_step(gradient: Tensor, learning_rate: float, eps: float) -> Tenso
     extremes="A gradient of 0 must give the step 0, and a very small one must not become NaN: add eps AFTER the root.",
     properties=(
         Property("A gradient 16 times as large must give the same step, as long as eps is tiny.",
-                 lambda: [Call((scale * _normal(3, 4), 0.01, 1e-8)) for scale in (1.0, 16.0)], _all_equal),
+                 lambda: [Call((scale * _normal(3, 4), 0.01, 1e-8)) for scale in (1.0, 16.0)],
+                 partial(all_equal, atol=1e-6)),
     ),
 )
 
@@ -119,10 +119,13 @@ SIZE = Question(
     minutes=5,
     stub='''\
 def growth(vocabulary: int, hidden: int, other: int) -> float:
-    """How many times as large a masked-LM student is with an output matrix of its own.
+    """How many times as large a masked-LM student is with an output matrix of
+    its own.
 
-    The word table has vocabulary x hidden numbers. Tied, it is the output matrix as well; untied, there are two.
-    other: all remaining parameters (blocks, positions, head). Returns: untied size / tied size, a Python number.
+    The word table has vocabulary x hidden numbers. Tied, it is the output
+    matrix as well; untied, there are two.
+    other: all remaining parameters (blocks, positions, head). Returns: untied
+    size / tied size, a Python number.
     """
     raise NotImplementedError("lab2.q3")
 ''',
@@ -147,12 +150,16 @@ TIED = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def tied_gradient(ids: Tensor, input_gradient: Tensor, states: Tensor, logit_gradient: Tensor) -> Tensor:
+def tied_gradient(ids: Tensor, input_gradient: Tensor, states: Tensor,
+                  logit_gradient: Tensor) -> Tensor:
     """The gradient of a tied word table E, without autograd.
 
-    Way in:  x_t = E[ids_t]             input_gradient: (tokens, hidden), the loss's gradient for x
-    Way out: logits = states @ E.T      logit_gradient: (positions, vocabulary), the loss's gradient for the logits
-    ids: (tokens,), whole numbers; a token may occur twice. states: (positions, hidden).
+    Way in:  x_t = E[ids_t]             input_gradient: (tokens, hidden), the
+        loss's gradient for x
+    Way out: logits = states @ E.T      logit_gradient: (positions, vocabulary),
+        the loss's gradient for the logits
+    ids: (tokens,), whole numbers; a token may occur twice. states: (positions,
+    hidden).
     Returns: (vocabulary, hidden), what E.grad would hold.
     """
     raise NotImplementedError("lab2.q4")
@@ -190,13 +197,17 @@ PRICE = Question(
     difficulty=3,
     minutes=14,
     stub='''\
-def price_of_nothing(teacher_states: Tensor, weight: Tensor, student_width: int, trainable: bool) -> Tensor:
-    """The smallest mean squared error for a student whose state is the same at every token (any constant it likes).
+def price_of_nothing(teacher_states: Tensor, weight: Tensor, student_width: int,
+                     trainable: bool) -> Tensor:
+    """The smallest mean squared error for a student whose state is the same at
+    every token (any constant it likes).
 
-    teacher_states: (tokens, teacher_width). weight: the matrix of an nn.Linear, (width after, width before).
-    Its shape tells the side. On the student's side W makes (teacher_width) out of (student_width); on the teacher's
-    side it is the other way round. trainable: whether W may become anything. On the student's side W times the
-    constant can be any vector. The error is a mean over tokens and units. The two widths always differ.
+    teacher_states: (tokens, teacher_width). weight: the matrix of an nn.Linear,
+    (width after, width before). Its shape tells the side. On the student's side
+    W makes (teacher_width) out of (student_width); on the teacher's side it is
+    the other way round. trainable: whether W may become anything. On the
+    student's side W times the constant can be any vector. The error is a mean
+    over tokens and units. The two widths always differ.
     Returns: one number, as a tensor of shape ().
     """
     raise NotImplementedError("lab2.q5")
@@ -218,7 +229,7 @@ def price_of_nothing(teacher_states: Tensor, weight: Tensor, student_width: int,
     properties=(
         Property("A teacher that is constant itself costs nothing, on any side.",
                  lambda: [_constant_teacher(trainable) for trainable in (True, False)],
-                 lambda answers: all(_near(answer, 0) for answer in answers)),
+                 lambda answers: all(near(answer, 0) for answer in answers)),
     ),
 )
 
@@ -232,10 +243,12 @@ SPREAD = Question(
     minutes=12,
     stub='''\
 def spread_and_rank(states: Tensor) -> Tensor:
-    """Two numbers that tell a collapsed student: how far its states are apart, and in how many directions.
+    """Two numbers that tell a collapsed student: how far its states are apart,
+    and in how many directions.
 
-    First: the mean of (state - mean state)^2 over tokens and units. Second: the effective rank, exp of the entropy of
-    the shares  s_i^2 / sum_j s_j^2,  where s are the singular values of the centred states (0 log 0 = 0).
+    First: the mean of (state - mean state)^2 over tokens and units. Second: the
+    effective rank, exp of the entropy of the shares  s_i^2 / sum_j s_j^2,
+    where s are the singular values of the centred states (0 log 0 = 0).
     states: (tokens, hidden). If all rows are equal, the rank is 1.
     Returns: a tensor of shape (2,).
     """
@@ -269,7 +282,7 @@ def _ten_times(one: list[float], ten: list[float]) -> bool:
 
 QUIZ = (
     QuizItem("The soft loss stands alone and T^2 is forgotten. The optimiser is Adam. What do you see at T = 4?", (
-        Option("The student learns 16 times more slowly.",
+        Option("The student learns 16 times more slowly than with the factor.",
                "With plain gradient descent, yes. Adam divides every step by the size of the gradients."),
         Option("Almost nothing: Adam divides the factor away.",
                "Adam's step does not depend on the scale of the whole loss. T^2 matters where TWO losses are added.",
@@ -282,7 +295,8 @@ QUIZ = (
                "The missing factor works like another soft_weight. With T = 20 it would be 400 times.", True),
         Option("The optimum of the soft loss.", "A student that equals its teacher has soft loss 0 with any factor."),
         Option("The teacher's probabilities.", "They are softened as before. Only the weight of the term changed."),
-        Option("The learning rate of the whole model.", "The label's part keeps its size. Only one term shrinks."),
+        Option("The learning rate of the whole model: every step of it is 16 times smaller.",
+               "The label's part keeps its size. Only one term shrinks."),
     )),
     QuizItem("Two codes report the training losses 0.20 and 0.60. Which student is better?", (
         Option("The first one.", "Its loss may simply be multiplied by a smaller factor, or have an easier target."),
@@ -296,9 +310,9 @@ QUIZ = (
         Option("The word table is frozen.", "Tied is not frozen: the table trains, with the gradients of both ways."),
         Option("Student and teacher share one word table.",
                "That would be another mistake: training the student would change its teacher."),
-        Option("The output matrix is the word table: one tensor, used on the way in and on the way out.",
+        Option("The output matrix is the word table: one tensor, used on the way in and out.",
                "One tensor with two uses. Its gradient is the sum of both.", True),
-        Option("The output matrix starts as a copy of the word table.",
+        Option("The output matrix starts as a copy of the word table, and is trained apart from it.",
                "A copy is the same only at the start. Two tensors drift apart, and both must be stored."),
     )),
     QuizItem("A student has an output matrix of its own, copied from the teacher. What is certain?", (
@@ -312,10 +326,11 @@ QUIZ = (
     QuizItem("Why does a fresh masked-LM head answer ',' and 'the' first?", (
         Option("Because commas stand at most of the hidden positions.", "They are common, but far from the majority."),
         Option("Because the tokenizer puts them first.", "Their ids are in the middle of the vocabulary."),
-        Option("Because word frequencies can be learned by a few numbers, without the context.",
-               "A bias is enough for that. It lowers the loss most in the first steps; the context comes later.", True),
-        Option("Because [MASK] is close to ',' in the word table.", "The student answers by its output matrix and "
-               "bias; a fresh matrix knows no neighbours."),
+        Option("Because a few numbers can learn word frequencies, without the context.",
+               "A bias is enough for that. It lowers the loss most in the first steps; the context comes "
+               "later.", True),
+        Option("Because [MASK] is close to ',' and to 'the' in the word table that it starts with.",
+               "The student answers by its output matrix and bias; a fresh matrix knows no neighbours."),
     )),
     QuizItem("The trainable map stands on the teacher's side. Which pair has loss 0?", (
         Option("W = 0 and a student whose states are 0.",

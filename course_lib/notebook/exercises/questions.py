@@ -1,8 +1,9 @@
 """What an exercise, a quiz item and a poll are, and where a chapter's are found.
 
-Adding a chapter: write `chNN.py` in this folder with one `CHAPTER = Chapter(...)`, write its solutions and typical
-mistakes in `tests/solutions/chNN.py`, and run `python tests/solutions/make_golden.py chNN`. That stores inputs and
-numbers in `golden/chNN.json`; nothing here says how they are computed. A failure lab is the same, with the name `labN`.
+Adding a chapter: write `chNN.py` in this folder with one `CHAPTER = Chapter(...)`, its solutions in
+`reference/chNN.py` and its typical mistakes in `tests/solutions/chNN.py`, and run
+`python tests/solutions/make_golden.py chNN`. That stores inputs and numbers in `golden/chNN.json`; nothing here says
+how they are computed. A failure lab is the same, with the name `labN`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from typing import Any
+
+from torch import Tensor
 
 from course_lib.notebook.exercises.guard import Call
 from course_lib.notebook.exercises.values import Value, from_json, from_python
@@ -34,8 +37,42 @@ class Property:
 
 
 @dataclass(frozen=True)
+class Poll:
+    """The prediction of section 1. `later` says where it is looked at again."""
+
+    ask: str
+    options: tuple[str, ...]
+    later: str = "Section 8 looks at it again."
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """a, b, c, … for as many options as there are."""
+        return tuple(letter(i) for i in range(len(self.options)))
+
+    def text(self, picked: str) -> str:
+        """The option of a letter."""
+        return self.options[self.letters.index(picked)]
+
+
+@dataclass(frozen=True)
+class Forecast(Poll):
+    """A prediction of what a changed experiment will show. It has to be made before the exercise gives points.
+
+    experiment: runs it with the function that the learner wrote and that passed, and returns the letter that fits and
+    one sentence with the numbers.
+    """
+
+    later: str = "The check of the exercise looks at it again."
+    experiment: Callable[[Callable[..., Any]], tuple[str, str]] = field(kw_only=True)
+
+
+@dataclass(frozen=True)
 class Question:
-    """One graded exercise. `stub` is the text of the cell in the chapter, and the signature is read from it."""
+    """One graded exercise. `stub` is the text of the cell in the chapter, and the signature is read from it.
+
+    Three kinds differ from "write this function". A stub that runs, and is wrong, is to be repaired. A `forecast` asks
+    for a prediction of a changed experiment first. And a chapter may train with what was written: `passed(name)`.
+    """
 
     name: str  # ch01.q2
     title: str
@@ -48,6 +85,7 @@ class Question:
     extremes: str  # the sentence for an answer that is right on ordinary inputs only
     gradient: str = ""  # the sentence for a right value with a wrong or missing gradient
     properties: tuple[Property, ...] = ()
+    forecast: Forecast | None = None
     seconds: float = 10.0
     rtol: float = 1e-4
 
@@ -55,6 +93,11 @@ class Question:
     def _definition(self) -> ast.FunctionDef:
         functions = [node for node in ast.parse(self.stub).body if isinstance(node, ast.FunctionDef)]
         return functions[-1]
+
+    @property
+    def repair(self) -> bool:
+        """Whether the stub runs and is wrong, so that its bug is to be found."""
+        return "NotImplementedError" not in self.stub
 
     @property
     def function(self) -> str:
@@ -95,13 +138,6 @@ class QuizItem:
         return letter([option.right for option in self.options].index(True))
 
 
-@dataclass(frozen=True)
-class Poll:
-    """The prediction of section 1; section 8 looks at it again."""
-
-    ask: str
-    options: tuple[str, ...]
-
 
 @dataclass(frozen=True)
 class Chapter:
@@ -129,6 +165,13 @@ class Case:
     expected: Value
     gradient: Value | None
     mistakes: dict[str, Value]
+
+    @property
+    def size(self) -> int:
+        """How much there is to read in it."""
+        values = [*self.call.args, *self.call.kwargs.values()]
+        return sum(value.numel() if isinstance(value, Tensor) else len(value) if hasattr(value, "__len__") else 1
+                   for value in values)
 
 
 def letter(index: int) -> str:
@@ -160,9 +203,13 @@ def question(name: str) -> Question:
 
 def cases(wanted: Question) -> list[Case]:
     """The stored cases of an exercise, with fresh tensors on every call."""
-    chapter_name = wanted.name.partition(".")[0]
+    return [case(wanted, stored) for stored in golden(wanted.name.partition(".")[0])[wanted.name]]
+
+
+def golden(chapter_name: str) -> dict[str, list[dict[str, Any]]]:
+    """The stored inputs and numbers of a chapter: exercise -> its cases."""
     text = resources.files(__package__).joinpath(f"golden/{chapter_name}.json").read_text(encoding="utf-8")
-    return [case(wanted, stored) for stored in json.loads(text)[wanted.name]]
+    return json.loads(text)
 
 
 def call(wanted: Question, stored: dict[str, Any]) -> Call:

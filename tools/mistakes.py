@@ -1,8 +1,8 @@
 """Does a test notice? Every mutant of the catalogue is switched on, and its tests must fail.
 
-    python tools/mutants.py                                   all of them: what `make mutants` runs
-    python tools/mutants.py missing_t_squared untied_head     only these
-    python tools/mutants.py --tests tests/test_pkd.py untied_head    against other tests than the declared ones
+    python tools/mistakes.py                                   all of them: what `make mistakes` runs
+    python tools/mistakes.py missing_t_squared untied_head     only these
+    python tools/mistakes.py --tests tests/test_pkd.py untied_head    against other tests than the declared ones
 
 Importing torch costs seconds, a test costs milliseconds. So one process imports everything, and every mutant gets a
 fork of it. At the end the tests that caught a mutant run once more without any mutant: they must pass, or they prove

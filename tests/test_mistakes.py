@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import re
 import subprocess
@@ -109,7 +108,7 @@ def test_two_mistakes_in_one_line_are_refused_and_the_first_one_stays():
 def test_an_edit_that_no_longer_fits_changes_nothing():
     where = "course_lib.methods.hinton:soft_target_loss"
     code = soft_target_loss.__code__
-    edits = (Edit(where, "return loss * temperature**2", "return loss * 0 * temperature**2"),
+    edits = (Edit(where, "loss / temperature**2", "loss * 0 / temperature**2"),
              Edit("course_lib.methods.hinton:hard_loss", "a line that is not there", ""))
     with pytest.raises(ValueError, match="the library changed"), edited(edits):
         pass
@@ -145,20 +144,12 @@ def test_importing_the_catalogue_changes_nothing():
         assert function.__code__ == _compiled(function, []), where
 
 
-def test_the_library_itself_never_uses_mutants():
-    for path in [*ROOT.glob("course_lib/*.py"), *ROOT.glob("course_lib/methods/*.py")]:
-        imported = [name for node in ast.walk(ast.parse(path.read_text("utf-8")))
-                    if isinstance(node, ast.Import | ast.ImportFrom)
-                    for name in (getattr(node, "module", "") or "", *(alias.name for alias in node.names))]
-        assert not any("mutants" in name for name in imported), path
-
-
 # ------------------------------------------------------------------------------------------ the runner
 
 
 def test_a_sample_is_caught_and_a_mutant_that_no_test_notices_turns_the_run_red():
     names = ["last_layer_in_patience", "zero_based_blocks_as_layers", "missing_t_squared"]  # the last: no layer map
-    ended = subprocess.run([sys.executable, "tools/mutants.py", *names, "--tests", "tests/test_layer_maps.py"],
+    ended = subprocess.run([sys.executable, "tools/mistakes.py", *names, "--tests", "tests/test_layer_maps.py"],
                            cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     for name in names[:2]:
@@ -169,7 +160,7 @@ def test_a_sample_is_caught_and_a_mutant_that_no_test_notices_turns_the_run_red(
 
 @pytest.fixture
 def runner(monkeypatch):
-    specification = importlib.util.spec_from_file_location("mutants_runner", ROOT / "tools" / "mutants.py")
+    specification = importlib.util.spec_from_file_location("mutants_runner", ROOT / "tools" / "mistakes.py")
     module = importlib.util.module_from_spec(specification)
     monkeypatch.setitem(sys.modules, "mutants_runner", module)
     specification.loader.exec_module(module)
