@@ -113,8 +113,7 @@ def test_a_profile_holds_every_student_and_every_phase_of_every_arm(small, monke
                                   {"1 x 384": lab.STUDENTS["1 x 384"]}, "1 x 384, labels", pairs=3)
     assert torch.get_num_threads() == threads and found["threads"] == 1 and found["teacher"]["accuracy"] == 80.0
     phases = {name: [part["steps"] for part in one["phases"]] for name, one in found["training"].items()}
-    assert phases == dict.fromkeys(
-        OWN, [300])
+    assert phases == {name: [300] for name in OWN}
     assert found["students"]["1 x 384"]["without_words"] < found["students"]["1 x 384"]["parameters"]
     assert [one["asked"] for one in found["training"].values()] == [64, 0, 64]
 
