@@ -106,7 +106,7 @@ def look_at(watched: Watched, name: str, way: Callable[[Locator, str], Iterator[
     """All questions to one open page. `way` is by_keyboard or by_mouse."""
     page = watched.page
     found.formulas |= {name: wrong} if (wrong := page.locator(".MathJax_Error, .merror").count()) else {}
-    found.barriers |= {name: serious} if (serious := serious_barriers(page)) else {}
+    found.barriers |= {name: serious} if (serious := serious_barriers(page, found.scheme)) else {}
     views = page.locator(".course-view:not([data-view=picture]):has(.cv-stage)")
     for view in [views.nth(number) for number in range(views.count())]:
         kind = view.get_attribute("data-view")
@@ -122,11 +122,14 @@ def look_at(watched: Watched, name: str, way: Callable[[Locator, str], Iterator[
         found.too_wide[name] = pixels
 
 
-def serious_barriers(page: Page) -> list[tuple[str, str]]:
-    """What axe calls serious or critical, as (rule, element)."""
+def serious_barriers(page: Page, scheme: str) -> list[tuple[str, str]]:
+    """What axe calls serious or critical, as (rule, element). In dark colours only what colours can change is asked."""
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    # Without preload: axe would fetch the style sheets once more, which a page from the disk must not do.
+    options = {"resultTypes": ["violations"], "preload": False}
+    options |= {"runOnly": {"type": "tag", "values": ["cat.color"]}} if scheme == "dark" else {}
+    found = Axe().run(page, options=options).response["violations"]
     return [(v["id"], node["html"]) for v in found if v["impact"] in ("serious", "critical")
             for node in v["nodes"] if node["html"] != SPHINXS_OWN]
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from course_lib.experiments.answers import kept
 from course_lib.experiments.answers import main as publish
-from course_lib.material.data import load_data
+from course_lib.material.data import half_of, load_data
 from course_lib.material.teachers import TEACHERS, Teacher, load_teacher
 from course_lib.methods import hinton
 from course_lib.methods.cached import SoftLabels, ask_teacher, attach
@@ -84,6 +84,15 @@ def training_rows(name: str, *, text: bool, max_length: int | None = None) -> li
     if not text:
         return [row for row in rows if row["label"] != IGNORED]
     return rows + (examples(name, "unlabelled", max_length) if "unlabelled" in splits(name) else [])
+
+
+def cross_fitted(rows: list[dict], halves: list[list[dict]], texts: list[str]) -> list[dict]:
+    """The same rows; each with the answer of the teacher that was trained on the other half of the texts.
+
+    halves[h]: the rows with the answers of the teacher that was trained on half h.
+    """
+    return [row | {"teacher_logits": halves[1 - half_of(text)][i]["teacher_logits"]}
+            for i, (row, text) in enumerate(zip(rows, texts, strict=True))]
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ involved, and a text that occurs twice cannot stand on both sides.
 Labels are dear and text is cheap, so the first three exist with few labels too: `load_data("sentiment", labels=500)`.
 Every training text is there, 500 of them with their label and the others with -100; `labels="all"` keeps every label.
 
-| name        | train | validation |  test | never labelled                                               |
-|-------------|-------|------------|-------|--------------------------------------------------------------|
-| `sentiment` | 6,008 |        739 | 3,323 | `unlabelled`: 2,826 review sentences; `plots`: 5,577 of plots |
-| `topics`    | 5,455 |        609 | 2,969 | -                                                            |
-| `trec`      | 3,216 |        401 | 1,759 | -                                                            |
+| name        | train | validation |  test | never labelled                                                |
+|-------------|-------|------------|-------|---------------------------------------------------------------|
+| `sentiment` | 6,008 |        739 | 3,323 | `unlabelled`: 2,825 review sentences; `plots`: 5,578 of plots |
+| `topics`    | 5,455 |        609 | 2,969 | -                                                             |
+| `trec`      | 3,216 |        401 | 1,759 | -                                                             |
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, load_dataset, load_from_disk
 
 from course_lib.material.assets import asset, cache_folder
 from course_lib.material.sources import aligned_verses, articles, leads, movie_sentences, movie_text
@@ -89,7 +89,17 @@ def normalise(text: str) -> str:
 
 def position(text: str) -> float:
     """A number in [0, 1) that depends on the normalised text only; it decides the split."""
-    return int.from_bytes(hashlib.sha256(normalise(text).encode()).digest()[:6], "big") / 2**48
+    return hash_position(normalise(text))
+
+
+def hash_position(signature: str) -> float:
+    """The same for what two copies of a text have in common, however the caller found it."""
+    return int.from_bytes(hashlib.sha256(signature.encode()).digest()[:6], "big") / 2**48
+
+
+def split_at(where: float, *, test: float, validation: float) -> str:
+    """The name of the split at a position in [0, 1), where the first two have these shares."""
+    return "test" if where < test else "validation" if where < test + validation else "train"
 
 
 def split_by_text(rows: Iterable[dict], key: Callable[[dict], str], *, test: float, validation: float
@@ -101,9 +111,7 @@ def split_by_text(rows: Iterable[dict], key: Callable[[dict], str], *, test: flo
         if text in seen:
             continue
         seen.add(text)
-        where = position(key(row))
-        split = "test" if where < test else "validation" if where < test + validation else "train"
-        splits[split].append(row)
+        splits[split_at(position(key(row)), test=test, validation=validation)].append(row)
     return splits
 
 
@@ -115,11 +123,13 @@ def table(rows: list[dict], class_names: list[str] | None = None) -> Dataset:
     """Rows as a `Dataset`; with class names its column "label" knows them.
 
     It is made with its types and not cast to them afterwards: a cast shows a bar of its own ("Casting the dataset").
+    The numbers of the classes stay as they are; encoding them anew would refuse -100.
     """
     plain = Dataset.from_list(rows)
     if not class_names:
         return plain
-    return Dataset.from_list(rows, features=Features({**plain.features, "label": ClassLabel(names=class_names)}))
+    features = Features({**plain.features, "label": ClassLabel(names=class_names)})
+    return Dataset(plain.data, info=DatasetInfo(features=features))
 
 
 # ------------------------------------------------------------------------------------------------ the five data sets
@@ -277,6 +287,11 @@ def hide_labels(rows: list[dict], labels: int | Literal["all"], classes: int) ->
     turns = sorted((turn, label, i) for label, mine in of_class.items() for turn, i in enumerate(mine))
     chosen = {i for _, _, i in turns[:labels]}
     return [row if i in chosen else row | {"label": IGNORED} for i, row in enumerate(rows)]
+
+
+def half_of(text: str) -> int:
+    """0 or 1: the half of the training texts that a text belongs to, by a hash of its own."""
+    return int(position("which half " + text) < 0.5)
 
 
 def labelled(rows: Dataset) -> Dataset:

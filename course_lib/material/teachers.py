@@ -15,7 +15,7 @@ import json
 import platform
 import shutil
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from course_lib.material.assets import DATA, asset, cache_folder, manifest
-from course_lib.material.data import labelled, load_data
+from course_lib.material.data import half_of, labelled, load_data
 from course_lib.shared.batches import Batches, MaskedBatch, encode, in_order, windows
 from course_lib.shared.files import write_atomically
 from course_lib.shared.masking import IGNORED
@@ -137,6 +137,7 @@ class TeacherRecipe:
     alpha: int = 64
     dropout: float = 0.1
     labels: int | Literal["all"] | None = None  # as in `load_data`; None: the older split with every label
+    half: int | None = None  # 0 or 1: trained on this half of the training texts, to answer the other one
 
 
 TEACHERS = {
@@ -160,6 +161,14 @@ TEACHERS = {
         data="trec", labels=500, head=("classifier", "pooler", "LayerNorm"), batch_size=32, max_length=64,
         recipe=Recipe(steps=240, learning_rate=5e-4, seed=1)),
 }
+# Every label is given. A teacher knows the answers to its own training texts by heart, so there are two more: each has
+# seen one half and answers the other ("cross-fitted" answers).
+_ALL_LABELS = TeacherRecipe(
+    data="sentiment", labels="all", head=("classifier", "pooler", "LayerNorm"), batch_size=32, max_length=64, rank=8,
+    alpha=16, recipe=Recipe(steps=400, learning_rate=5e-4, seed=1))
+TEACHERS |= {"sentiment-all": _ALL_LABELS} | {
+    f"sentiment-half-{half}": replace(_ALL_LABELS, half=half, recipe=replace(_ALL_LABELS.recipe, steps=250))
+    for half in (0, 1)}
 
 
 def new_model(made: TeacherRecipe) -> PreTrainedModel:
@@ -234,6 +243,8 @@ def score(model: PreTrainedModel, made: TeacherRecipe, split: str) -> dict[str, 
 @cache  # while a teacher learns, its score on the same split is asked for again and again
 def _task(made: TeacherRecipe, split: str) -> SimpleNamespace:
     tokenizer, rows = load_tokenizer(), load_data(made.data, labels=made.labels)[split]
+    if made.half is not None and split == "train":
+        rows = rows.select([i for i, text in enumerate(rows["text"]) if half_of(text) == made.half])
     if made.data == "wikipedia":
         examples = windows(rows, tokenizer, made.max_length)
         fixed = MaskedBatch(tokenizer, generator=torch.Generator().manual_seed(0))

@@ -260,7 +260,8 @@ def _inline(question: str, past: Sequence[Statement]) -> str:
         for node in ast.walk(ast.parse(statement.text)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1 \
                     and isinstance(node.args[0], ast.Constant) and node.args[0].value == question:
-                return ast.get_source_segment(statement.text, node.args[1]) or ""
+                text = ast.get_source_segment(statement.text, node.args[1]) or ""
+                return "" if text.isidentifier() else text
     return ""
 
 

@@ -21,7 +21,8 @@ from course_lib.notebook.exercises.questions import Chapter, Option, Poll, QuizI
 _STYLE = """
 .course-form{max-width:46em}
 .course-form fieldset{border:1px solid #767676;border-radius:4px;margin:0 0 1em;padding:.4em 1em .6em;min-width:0}
-.course-form legend{font-weight:600;padding:0 .4em;max-width:100%;white-space:normal}
+.course-form legend{font-weight:600;float:left;width:100%;padding:.2em 0 .3em;border:0;font-size:inherit;margin:0}
+.course-form legend+*{clear:both}
 .course-form .option{margin:.25em 0}
 .course-form label{display:flex;gap:.5em;align-items:baseline;cursor:pointer}
 .course-form input{flex:none;margin:0}
