@@ -106,7 +106,7 @@ def test_claims_stand_beside_what_was_measured() -> None:
     table = Claims([("more is better", "-4.6", paired_difference(ARMS["down"], BASE)),
                     ("it is large", "98 %", about(97.6, 0.4)), ("it is fast", "", "33 times")])
     found = words(table._repr_html_())
-    assert Claims([("a", "", Gain(1.26, 0.31, 2.2, 0.95, 10, 3323))])._repr_html_().count("cv-better") == 2
+    assert Claims([("a", "", Gain(1.26, 0.31, 2.2, 0.95, 10, 3323))])._repr_html_().count(" cv-better\"") == 2
     assert "more is better −4.6 −0.96 [−1.03, −0.89] ▼ worse" in found
     assert "it is large 98 % 97.6 [97.2, 98.0]" in found and "it is fast 33 times" in found
     assert repr(table).splitlines()[3].split() == ["it", "is", "fast", "33", "times"]
