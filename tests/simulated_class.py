@@ -1,6 +1,7 @@
 """A class of students, made by a script: good ones, hurried ones, accidents and attacks, each with its due score.
 
-    python tests/simulated_class.py             a hundred files in a temporary folder, graded and checked
+    python tests/simulated_class.py             a hundred files in a temporary folder, graded and checked, and the odd
+                                                ones of simulated_odd.py
     python tests/simulated_class.py 37          fewer: at least one of every kind
 
 `make_class` writes the files and says what each must get; `wrong` compares that with the results.
@@ -269,6 +270,25 @@ def make_class(folder: Path, course: Path, count: int = 100) -> list[Expected]:
     return made
 
 
+# What goes wrong most often, and what would hurt most: the short lane of the tests looks at these.
+QUICK = ("empty", "always equal", "forged answers", "syntax error", "endless loop", "exit in the function",
+         "exit in a cell", "reads solutions", "network", "library's own")
+
+
+def make_quick(folder: Path, course: Path) -> list[Expected]:
+    """One right submission of every chapter, and ten accidents."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = sorted(path.name for path in (course / "release").iterdir())
+    releases = {name: nbformat.read(course / "release" / name / f"{name}.ipynb", as_version=4) for name in names}
+    made = [_write(folder, f"good {name}", Student(releases[name], name).solves(), FULL) for name in names]
+    for kind in QUICK:
+        does, points, note, first = ACCIDENTS[kind]
+        student = Student(releases[names[len(made) % len(names)]], names[len(made) % len(names)])
+        does(student)
+        made.append(_write(folder, kind, student, points, note, first))
+    return made
+
+
 def _broken(folder: Path) -> list[Expected]:
     for name, content in BROKEN.items():
         (folder / name).write_bytes(content)
@@ -353,12 +373,13 @@ def wrong(expected: list[Expected], results: list) -> list[str]:
 
 
 def main(count: int) -> int:
+    import simulated_odd  # it builds on this module
     from classroom import report, running
 
     with tempfile.TemporaryDirectory(prefix="class-") as temporary:
         course, folder = Path(temporary) / "class", Path(temporary) / "handed in"
         assignments.generate(course, assignments.available())
-        expected = make_class(folder, course, count)
+        expected = [*make_class(folder, course, count), *simulated_odd.make_odd(folder, course)]
         started = time.monotonic()
         results = running.grade_all(folder, course, running.here(running.workers()))
         seconds = time.monotonic() - started

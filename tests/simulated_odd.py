@@ -23,7 +23,8 @@ from course_lib.notebook.exercises.questions import chapter, golden
 CHAPTER = "ch01"
 SECRET = "course-secret-7f31c9"  # planted in the environment, in a home folder and in a parent process
 TOLD = "told-by-a-function"
-PUBLIC = golden(CHAPTER)["ch01.q1"][1]["args"]["logits"]["tensor"][0]  # the first number of its 5 x 5 logits
+PUBLIC = next(case["args"]["logits"]["tensor"][0] for case in golden(CHAPTER)["ch01.q1"]
+              if case["args"]["logits"]["shape"] == [5, 5])
 SOFTMAX = "torch.softmax(logits / temperature, -1)"
 ANSWER = f"def softened(logits, temperature):\n    return {SOFTMAX}"
 SCRIPT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
@@ -129,7 +130,7 @@ KINDS: dict[str, tuple[Callable[[Student], object], float, str, str]] = {
     "empty outcomes": (lambda s: s.adds("from course_lib.notebook.exercises import guard\n"
                                         "guard.run = lambda *_, **__: []"
                                         ).writes(same_for_all(s.asked, "return 'none'")), 20, "",
-                       "calls of your function gave an answer"),
+                       "returns a str"),
     "one outcome for all": (lambda s: s.adds(
         "from course_lib.notebook.exercises import guard\nkept = guard.run\n"
         "guard.run = guard._in_a_child = lambda *a, **k: kept(*a, **k)[:1]"

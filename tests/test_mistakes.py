@@ -87,13 +87,18 @@ def test_an_exception_switches_the_mistake_off():
 def test_nested_mistakes_add_up_and_leave_in_order():
     right = loss()
     with mutant("missing_t_squared"):
-        with mutant("reduction_mean"):  # the same function
+        with mutant("reduction_mean"):  # another function
             assert loss() == pytest.approx(right / 4 / 3)
             with mutant("missing_t_squared"):  # a second time: no change, and no harm
                 assert loss() == pytest.approx(right / 4 / 3)
             assert loss() == pytest.approx(right / 4 / 3)
         assert loss() == pytest.approx(right / 4)
     assert loss() == right
+    with mutant("temperature_for_the_student_only"):
+        wrong = loss()
+        with mutant("missing_t_squared"):  # the same function
+            assert loss() == pytest.approx(wrong / 4)
+        assert loss() == wrong != right
 
 
 def test_two_mistakes_in_one_line_are_refused_and_the_first_one_stays():

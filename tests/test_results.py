@@ -11,6 +11,7 @@ import pytest
 
 from course_lib.experiments import measuring, records
 from course_lib.material.assets import DATA
+from course_lib.notebook.results import Claims
 from course_lib.shared import statistics
 from course_lib.shared.statistics import Prediction, pack
 
@@ -225,6 +226,9 @@ class TestClaims:
         gain = statistics.gain(right["soft"], right["labels"])
         assert found["gain"] == [gain.mean, gain.low, gain.high] and found["verdict"] == gain.verdict == "better"
         assert found["as_predicted"] and records.predictions("ch99") == [found]
+        shown = records.claims("ch99")["soft answers help"]
+        assert (shown.interval.mean, shown.interval.low, shown.verdict) == (gain.mean, gain.low, "better")
+        assert "better" in repr(Claims([("soft answers help", "yes", shown)]))
 
     def test_an_arm_without_its_runs_is_not_judged(self, claims):
         record = measuring.measure("ch99")

@@ -15,7 +15,8 @@ from view_pages import CONTRAST, HOSTS
 
 from course_lib.notebook.results import Claims, Line, Verdicts, fold
 from course_lib.notebook.tables import Table
-from course_lib.shared.seeds import Interval, mean_and_interval, paired_difference
+from course_lib.shared.seeds import Interval, deserved_digits, mean_and_interval, paired_difference
+from course_lib.shared.statistics import Gain
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -35,7 +36,7 @@ def about(mean: float, half: float) -> Interval:
 @pytest.mark.parametrize(("half", "digits"), [
     (0.827, 1), (0.119, 2), (0.367, 1), (0.354, 2), (0.355, 1), (1.4, 1), (3.6, 0), (35.0, 0), (0.0119, 3), (0.0, 2)])
 def test_a_number_has_the_digits_that_its_interval_deserves(half: float, digits: int) -> None:
-    assert about(84.2345, half).digits == digits
+    assert deserved_digits(84.2345 - half, 84.2345 + half) == digits
 
 
 def test_an_interval_and_a_difference_are_written_with_these_digits() -> None:
@@ -82,7 +83,7 @@ def test_a_summary_is_a_sequence_of_its_lines_and_text_where_there_is_no_html() 
 
 def test_a_difference_is_never_rounded_onto_the_zero_that_its_verdict_denies() -> None:
     just = paired_difference([1.81, 1.0, 0.4, 0.15, 0.71], [0.0] * 5)
-    assert just.verdict == "better" and f"{just.interval.low:+.{just.interval.digits}f}" == "+0.0"
+    assert just.verdict == "better" and f"{just.interval.low:+.1f}" == "+0.0"
     assert "+0.81 [+0.02, +1.61]" in repr(Verdicts((Line("a", about(80.0, 0.8), just),), "x", "b"))
 
 
@@ -105,6 +106,7 @@ def test_claims_stand_beside_what_was_measured() -> None:
     table = Claims([("more is better", "-4.6", paired_difference(ARMS["down"], BASE)),
                     ("it is large", "98 %", about(97.6, 0.4)), ("it is fast", "", "33 times")])
     found = words(table._repr_html_())
+    assert Claims([("a", "", Gain(1.26, 0.31, 2.2, 0.95, 10, 3323))])._repr_html_().count("cv-better") == 2
     assert "more is better −4.6 −0.96 [−1.03, −0.89] ▼ worse" in found
     assert "it is large 98 % 97.6 [97.2, 98.0]" in found and "it is fast 33 times" in found
     assert repr(table).splitlines()[3].split() == ["it", "is", "fast", "33", "times"]
@@ -134,7 +136,7 @@ def page_of(*shown: object, host: str = "book") -> str:
 def too_wide(watched: Watched, selector: str) -> list[str]:
     """What of these elements must be scrolled sideways, or is cut off."""
     return watched.page.evaluate("""selector => [...document.querySelectorAll(selector)].filter(e => e.checkVisibility()
-        && getComputedStyle(e).clipPath === "none" && (e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0
+        && getComputedStyle(e.closest("thead") || e).clipPath === "none" && (e.scrollWidth > e.clientWidth + 1
         || e.getBoundingClientRect().right > innerWidth + 1)).map(e => e.outerHTML.slice(0, 100))""", selector)
 
 

@@ -19,6 +19,7 @@ import ast
 import builtins
 import io
 import json
+import linecache
 import os
 import struct
 import sys
@@ -74,6 +75,7 @@ class Runner:
         self.letters: list[tuple[str, str]] = []
         self.spaces: dict[str, dict[str, Any]] = {}
         self.shell = _shell()
+        self.parts = 0
         for name in ("hint", "quiz", "predict", "recall", "progress", "export_answers"):
             setattr(exercises, name, lambda *_, **__: None)
         exercises.check, exercises.answer = self._check, self._answer
@@ -119,17 +121,28 @@ class Runner:
                 for node, start in zip(body, starts, strict=True)]
 
     def _execute(self, text: str, space: str) -> str:
-        if not space:
+        if not space and self._for_ipython(text):
             done = self.shell.run_cell(text, store_history=False, silent=False)
             problem = done.error_before_exec or done.error_in_exec
             return "" if problem is None or isinstance(problem, SystemExit) else _said(problem)
+        self.parts += 1
+        name = f"<part {self.parts}>"
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)  # for inspect.getsource
         try:
-            exec(compile(text, "<answer>", "exec"), self.space(space))
+            exec(self.shell.compile(text, name, "exec"), self.space(space))
         except SystemExit:
             return ""
         except BaseException as problem:
             return _said(problem)
         return ""
+
+    def _for_ipython(self, text: str) -> bool:
+        """Magics, a value to be shown, `await`, and what is no Python. A long sum is too deep for IPython."""
+        try:
+            body = ast.parse(text).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return True
+        return len(body) != 1 or isinstance(body[0], (ast.Expr, ast.AsyncFor, ast.AsyncWith)) or "await" in text
 
     def _remember(self, space: str) -> None:
         """Keep every function by its name: %reset, del, or `f = f(x)` in a later cell must not lose an answer."""

@@ -86,7 +86,7 @@ def _exercises(result: Result, cells: Sequence[dict[str, Any]]) -> list[str]:
     for name, entry in result.questions.items():
         if name.endswith(".quiz"):
             continue
-        mine = defined_in(cells, name)
+        mine = defined_in(cells, name)[-1:]  # the last one counts
         used |= set(mine)
         parts.append(f"<h2>{escape(name)}: {escape(question(name).title)}</h2>")
         parts += [_code(cells[i]) for i in mine] or ["<p>There is no code for this exercise.</p>"]

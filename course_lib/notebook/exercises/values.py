@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 MOST_NUMBERS = 200_000  # a larger tensor is described by its shape only: no check needs one
+LARGEST = 10**300  # a larger whole number is no float, and Python may refuse to write it down
 _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -74,10 +75,9 @@ def from_python(answer: object, depth: int = 4) -> Value:
     """Copy an answer into a Value. Types are compared exactly: a subclass may lie about itself."""
     kind = type(answer)
     if kind in (Tensor, torch.nn.Parameter):
-        dtype, shape = str(answer.dtype).removeprefix("torch."), tuple(answer.shape)
-        if answer.numel() > MOST_NUMBERS or answer.layout != torch.strided:
-            return Value("tensor", shape, dtype, None)
-        return Value("tensor", shape, dtype, tuple(answer.detach().cpu().flatten().tolist()))
+        return _from_tensor(answer)
+    if kind is int and abs(answer) >= LARGEST:
+        return Value("other", dtype="int with more than 300 digits")
     if kind in (float, int, bool, str):
         return Value(kind.__name__, items=(answer,))
     if answer is None:
@@ -85,6 +85,15 @@ def from_python(answer: object, depth: int = 4) -> Value:
     if kind in (list, tuple) and depth > 0 and len(answer) <= 10_000:
         return Value(kind.__name__, items=tuple(from_python(part, depth - 1) for part in answer))
     return Value("other", dtype=f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
+
+
+def _from_tensor(answer: Tensor) -> Value:
+    dtype, shape = str(answer.dtype).removeprefix("torch."), tuple(answer.shape)
+    if answer.is_meta:
+        return Value("other", dtype="Tensor on the device meta, which holds no numbers")
+    if answer.numel() > MOST_NUMBERS or answer.layout != torch.strided or answer.is_complex():
+        return Value("tensor", shape, dtype, None)
+    return Value("tensor", shape, dtype, tuple(answer.detach().cpu().flatten().tolist()))
 
 
 def same_form(got: Value, expected: Value) -> str:
