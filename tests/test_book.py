@@ -134,7 +134,8 @@ def serious_barriers(page: Page, scheme: str) -> list[tuple[str, str]]:
 
     # Without preload: axe would fetch the style sheets once more, which a page from the disk must not do.
     options = {"resultTypes": ["violations"], "preload": False}
-    options |= {"runOnly": {"type": "tag", "values": ["cat.color"]}} if scheme == "dark" else {}
+    colours = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
+    options |= colours if scheme == "dark" else {}
     found = Axe().run(page, options=options).response["violations"]
     return [(v["id"], node["html"]) for v in found if v["impact"] in ("serious", "critical")
             for node in v["nodes"] if node["html"] != SPHINXS_OWN]
