@@ -159,10 +159,18 @@ def entry_of(node: ast.FunctionDef | ast.ClassDef) -> str:
     return f"### `{node.name}`\n\n````text\n{signature}\n\n{docstring}\n````"
 
 
-def section(file: str, heading: str) -> str:
-    """One section of a file of the repository as a page of the book: written once, read in both places."""
-    _, _, rest = (ROOT / file).read_text(encoding="utf-8").partition(f"## {heading}\n")
-    return f"# {heading}\n\n" + rest.partition("\n## ")[0].strip() + "\n"
+def sections(file: str, title: str, *headings: str) -> str:
+    """Sections of a file of the repository as a page of the book: written once, read in both places.
+
+    Raises: ValueError for a heading that the file does not have (any more).
+    """
+    text, parts = (ROOT / file).read_text(encoding="utf-8"), [f"# {title}"]
+    for heading in headings:
+        _, found, rest = text.partition(f"## {heading}\n")
+        if not found:
+            raise ValueError(f"{file} has no section '{heading}'; tools/book.py makes the page '{title}' of it.")
+        parts.append(f"## {heading}\n\n" + rest.partition("\n## ")[0].strip())
+    return "\n\n".join(parts) + "\n"
 
 
 def scaling_page() -> str:
@@ -176,7 +184,8 @@ def generated() -> dict[str, str]:
     """The pages that are made from the repository itself: name of the file -> text."""
     return {"deviations.md": deviations(), "results.md": results_page(), "library.md": library_page(),
             "speed.md": speed_page(), "scaling.md": scaling_page(),
-            "add_a_paper.md": section("CONTRIBUTING.md", "Add a paper in an hour"),
+            "add_a_paper.md": sections("CONTRIBUTING.md", "Add a method or a chapter", "Add a method in an hour",
+                                       "Add a chapter in a week"),
             "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")}
 
 
