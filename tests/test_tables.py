@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from browser import Watched, open_page
+from browser import TEXT_RESULTS, open_page
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from view_pages import CONTRAST, HOSTS
 
@@ -106,7 +106,7 @@ def test_claims_stand_beside_what_was_measured() -> None:
     table = Claims([("more is better", "-4.6", paired_difference(ARMS["down"], BASE)),
                     ("it is large", "98 %", about(97.6, 0.4)), ("it is fast", "", "33 times")])
     found = words(table._repr_html_())
-    assert Claims([("a", "", Gain(1.26, 0.31, 2.2, 0.95, 10, 3323))])._repr_html_().count("cv-better") == 2
+    assert Claims([("a", "", Gain(1.26, 0.31, 2.2, 0.95, 10, 3323))])._repr_html_().count(" cv-better\"") == 2
     assert "more is better −4.6 −0.96 [−1.03, −0.89] ▼ worse" in found
     assert "it is large 98 % 97.6 [97.2, 98.0]" in found and "it is fast 33 times" in found
     assert repr(table).splitlines()[3].split() == ["it", "is", "fast", "33", "times"]
@@ -133,13 +133,6 @@ def page_of(*shown: object, host: str = "book") -> str:
     return f"<!doctype html>{opening}<meta charset=utf-8>{look}{''.join(one._repr_html_() for one in shown)}"
 
 
-def too_wide(watched: Watched, selector: str) -> list[str]:
-    """What of these elements must be scrolled sideways, or is cut off."""
-    return watched.page.evaluate("""selector => [...document.querySelectorAll(selector)].filter(e => e.checkVisibility()
-        && getComputedStyle(e.closest("thead") || e).clipPath === "none" && (e.scrollWidth > e.clientWidth + 1
-        || e.getBoundingClientRect().right > innerWidth + 1)).map(e => e.outerHTML.slice(0, 100))""", selector)
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_table_needs_no_sideways_scrolling(width: int) -> None:
@@ -148,7 +141,7 @@ def test_a_table_needs_no_sideways_scrolling(width: int) -> None:
         watched.page.set_content(page_of(verdicts(), fold(wide, "More")))
         watched.page.locator("summary").click()
         assert watched.sideways_overflow() == 0
-        assert too_wide(watched, ".course-view :is(table, td, th, caption)") == []
+        assert watched.too_wide(".course-view :is(table, td, th, caption)") == []
         name = watched.page.locator("tbody th").nth(1).bounding_box()
         mean = watched.page.locator("tbody tr").nth(1).locator("td").first
         below = mean.bounding_box()["y"] >= name["y"] + name["height"] - 1
@@ -166,9 +159,6 @@ def test_verdicts_have_the_contrast_of_wcag_aa(host: str) -> None:
         watched.page.set_content(page_of(verdicts(), claims, host=host))
         lowest = watched.page.evaluate(CONTRAST.replace(".cv-stage *", ".course-view *"), HOSTS[host][1])
         assert len(lowest) == 3 and lowest[0][0] >= 4.5, lowest
-
-
-TEXT_RESULTS = ".cell_output :is(.stream, .text_plain) pre, .course-view[data-view=results] :is(table, td, th, pre)"
 
 
 @pytest.mark.browser
@@ -202,6 +192,6 @@ def test_a_page_of_the_book_shows_results_whole_and_plumbing_folded(tmp_path: Pa
                 if "More" in one.inner_text():
                     one.click()
             assert watched.page.locator(TEXT_RESULTS).count() > 20
-            assert too_wide(watched, TEXT_RESULTS) == [] and watched.sideways_overflow() <= 1
+            assert watched.too_wide(TEXT_RESULTS) == [] and watched.sideways_overflow() <= 1
             assert not watched.page.locator(".cell_input pre").first.is_visible(), "plumbing is folded"
             assert watched.page.locator(".cell_input pre").nth(1).is_visible()

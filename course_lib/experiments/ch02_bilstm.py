@@ -195,8 +195,8 @@ def live() -> Live:
         return words | {"tokens": tokens["input_ids"], "tokens_mask": tokens["attention_mask"]}
 
     def ask(batch: dict[str, Tensor]) -> Tensor:
-        return probes.teacher_logits_of(teacher().model, {"input_ids": batch["tokens"],
-                                                          "attention_mask": batch["tokens_mask"]})
+        source = teacher().model.to(batch["tokens"].device)
+        return probes.teacher_logits_of(source, {"input_ids": batch["tokens"], "attention_mask": batch["tokens_mask"]})
     return Live(student(0), None, in_order(rows[: 10 * BATCH_SIZE], BATCH_SIZE, both), ask)
 
 

@@ -307,7 +307,7 @@ MUTANTS = (
         "The gradient is as many times too large; only the clipping hides it.",
         (Edit(f"{TRAINING}:train", "sum(losses.values()).backward()",
               "(sum(losses.values()) * recipe.accumulate).backward()"),),
-        ("tests/test_training.py",), "gradient norm of a batch in two parts",
+        ("tests/test_parts.py",), "gradient norm of a batch in two parts",
         gradient_norm_of_a_batch_in_two_parts, "intersun/PKD-for-BERT-Model-Compression, NLI_KD_training.py"),
     Mutant(
         "answer_beside_the_question", "ch05",

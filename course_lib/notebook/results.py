@@ -61,7 +61,7 @@ def verdict(difference: Difference | Gain) -> Cell:
 
 
 def role(difference: Difference | Gain) -> str:
-    """The CSS class of a verdict that has a colour."""
+    """The class, in the style sheet, of a verdict that has a colour."""
     return f" cv-{difference.verdict}" if difference.verdict in ("better", "worse") else ""
 
 
@@ -192,7 +192,7 @@ class Folded:
 def fold(shown: object, title: str) -> Folded:
     """Show `shown` (a table, a picture, a view, or lines of text) behind `title`.
 
-    Raises: TypeError for something that has no HTML.
+    Raises: `TypeError` for something that has no HTML.
     """
     if not isinstance(shown, str) and not hasattr(shown, "_repr_html_"):
         raise TypeError(f"fold: a {type(shown).__name__} shows itself as text only; give the text, or a table.")

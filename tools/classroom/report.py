@@ -85,9 +85,10 @@ def _hardest(results: Sequence[Result]) -> list[tuple[str, int, int]]:
 
 
 def _page(results: Sequence[Result], about: str) -> str:
-    graded = [result for result in results if result.out_of]
+    graded, beside = [result for result in results if result.out_of], sum(result.attachment for result in results)
     parts = [f"<h1>Class report</h1><p>{escape(about)}</p>",
-             f"<p>{len(results)} rows: {len(graded)} graded, {len(results) - len(graded)} that could not be read.</p>"]
+             f"<p>{len(results)} rows: {len(graded)} graded, {len(results) - len(graded) - beside} that could not be "
+             f"read, {beside} with nothing to grade (pictures and the like).</p>"]
     if graded:
         mean = sum(100 * result.points / result.out_of for result in graded) / len(graded)
         hardest = _hardest(graded)

@@ -331,7 +331,8 @@ class Book:
 
     def _enter(self, book: Gradebook, result: Result) -> None:
         book.update_or_create_student(result.key, first_name=harmless(result.student), last_name="")
-        book.update_or_create_submission(result.chapter, result.key)
+        with book.db.no_autoflush:  # nbgrader builds the row in an order that SQLAlchemy warns of
+            book.update_or_create_submission(result.chapter, result.key)
         for name, entry in result.questions.items():
             grade = book.find_grade(f"{grade_id(name)}-test", result.chapter, result.chapter, result.key)
             grade.auto_score, grade.needs_manual_grade = entry["points"], False

@@ -104,7 +104,7 @@ class Box:
         environment = dict(ENVIRONMENT)
         if self.folder:
             environment |= {name: self.folder for name in ("HOME", "IPYTHONDIR", "MPLCONFIGDIR", "TMPDIR")}
-            environment["PYTHONPATH"] = str(LIBRARY.parent)
+            environment["PYTHONPATH"] = _python_path()
             os.chmod(self.folder, 0o700)
             if self.user:
                 os.chown(self.folder, self.user, self.user)
@@ -379,8 +379,13 @@ def _bubblewrap() -> list[str]:
         command += ["--ro-bind", real, path]
     for folder in (str(LIBRARY / name) for name in HIDDEN if (LIBRARY / name).is_dir()):
         command += [*_writable(folder, everybody=False), "--remount-ro", folder]
-    return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--setenv", "PYTHONPATH", str(LIBRARY.parent),
+    return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--setenv", "PYTHONPATH", _python_path(),
             "--chdir", "/tmp", sys.executable, "/course/inside.py"]
+
+
+def _python_path() -> str:
+    """Where the sandbox's Python finds the library, and the packages that this one uses."""
+    return os.pathsep.join([str(LIBRARY.parent), *(path for path in sys.path if path.endswith("-packages"))])
 
 
 def _python_folders() -> list[str]:
