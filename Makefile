@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras lab test assignments grade class mistakes book teacher results contents notebooks bench lock stamp wheel clean
+.PHONY: help setup extras lab test assignments grade class mistakes book teacher results contents notebooks bench method chapter lock stamp wheel clean
 
 help:       ## show this list
 	@sed -n 's/^\([a-z]*\): *.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -54,6 +54,12 @@ results: setup  ## measure the numbers of the chapters' tables again, over sever
 
 bench: setup  ## measure how fast and small the models are, and what teaching costs (ten quiet minutes)
 	@$(RUN) -m course_lib.experiments.speed
+
+method:     ## make the files of a new method, with tests that fail until it is done: make method NAME=fitnets
+	@$(PYTHON) tools/scaffold.py method "$(NAME)"
+
+chapter:    ## make the files of a new chapter in the same way: make chapter NAME=ch11_fitnets
+	@$(PYTHON) tools/scaffold.py chapter "$(NAME)"
 
 lock: setup  ## write constraints.txt and environment.yml from what is installed
 	@$(RUN) tools/lock.py

@@ -23,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     doctor.add_argument("--text", metavar="FILE", help="one sentence per line; default: a few sentences of our own")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
     distill = commands.add_parser("distill", help="distil your teacher into a smaller student, on your texts")
-    distill.add_argument("method", help="hinton, bilstm, distilbert, pkd, tinybert, mobilebert, minilm, theseus, "
-                                        "cached, or labels (no teacher: the baseline)")
+    distill.add_argument("method", help=_known_methods(sys.argv[1:] if arguments is None else arguments))
     distill.add_argument("--teacher", required=True, metavar="MODEL",
                          help="folder of a saved model, a hub name, or one of the course's (sentiment, topics, mlm)")
     distill.add_argument("--student", metavar="SPEC", help="half, third, 3 (layers), 3x192 (layers x width), a shape "
@@ -40,6 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         print(f"python -m course_lib {given.command}: {error}", file=sys.stderr)
         return 2
+
+
+def _known_methods(arguments: Sequence[str]) -> str:
+    """The names of the methods, looked up only for somebody who asks for help: it takes some seconds."""
+    if not {"-h", "--help"} & set(arguments):
+        return ""
+    from course_lib.methods.table import METHODS
+
+    return ", ".join(f"{method.name} ({method.paper})" for method in METHODS.values())
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--force-color-profile=srgb"]
+# What cells of a page of the book have said as text or as tables of results.
+TEXT_RESULTS = ".cell_output :is(.stream, .text_plain) pre, .course-view[data-view=results] :is(table, td, th, pre)"
+TOO_WIDE = """selector => [...document.querySelectorAll(selector)].filter(e => e.checkVisibility()
+    && getComputedStyle(e.closest("thead") || e).clipPath === "none"
+    && (e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().right > innerWidth + 1))
+    .map(e => e.outerHTML.slice(0, 100))"""
 HERE = {"", "localhost", "127.0.0.1", "::1"}
 
 
@@ -70,6 +76,10 @@ class Watched:
     def sideways_overflow(self) -> int:
         """How many pixels the page is wider than its window (0: no horizontal scrolling)."""
         return self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+    def too_wide(self, selector: str) -> list[str]:
+        """Which of these elements must be scrolled sideways, or are cut off (a head that a phone hides is not)."""
+        return self.page.evaluate(TOO_WIDE, selector)
 
 
 def _watch(watched: Watched, page: Page) -> None:

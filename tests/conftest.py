@@ -16,6 +16,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
+@pytest.fixture(scope="session")
+def short_lane(pytestconfig: pytest.Config) -> bool:
+    """Whether `make test` runs, without what is slow: then a fixture makes less for the tests that stay."""
+    return "not slow" in pytestconfig.getoption("markexpr")
+
+
 @pytest.fixture(scope="module")
 def browser_page() -> Iterator[Watched]:
     """One Chromium for a whole file: starting it costs more than most tests."""

@@ -73,7 +73,12 @@ def test_the_course_comes_from_the_wheel(python, tmp_path):
     assert str(python.parent.parent) in where.stdout and str(ROOT) not in where.stdout
 
 
-def test_the_wheel_holds_no_solutions_and_no_grader(python):
+def test_the_wheel_holds_no_right_numbers_of_the_tests_and_no_grader(python):
     site = next((python.parent.parent / "lib").glob("python*")) / "site-packages"
     assert not (site / "course_lib" / "classroom").exists() and not (site / "solutions").exists()
     assert not [path for path in (site / "course_lib").rglob("*") if "solutions" in path.parts]
+
+
+def test_the_wheel_holds_what_solution_shows(python):
+    site = next((python.parent.parent / "lib").glob("python*")) / "site-packages"
+    assert (site / "course_lib" / "notebook" / "exercises" / "reference" / "ch01.py").exists()

@@ -38,6 +38,17 @@ def test_every_round_has_everybody_and_begins_with_another_one():
 def test_two_rounds_are_refused():
     with pytest.raises(ValueError, match="spread"):
         clock.in_turns({"a": lambda _: None}, 0.0, least=2)
+    with pytest.raises(ValueError, match="0 rounds measure nothing"):
+        clock.take_turns({"a": lambda _: 1.0}, 0)
+
+
+def test_a_ratio_of_two_is_made_in_turns_and_a_warm_up_does_not_count():
+    seen = []
+
+    def model(name, seconds):
+        return lambda i: seen.append(name) or (100.0 if i < 2 else seconds)
+    assert clock.ratio_in_turns(model("a", 3.0), model("b", 2.0), pairs=4) == [1.5, 1.5, 1.5]
+    assert "".join(seen) == "abba" "abba" "abba"
 
 
 def test_the_ratio_is_taken_inside_the_round():

@@ -164,3 +164,13 @@ def test_real_lexicon_tags_a_real_sentence():
 
 def test_masked_words_are_one_token_for_the_student():
     assert MASK == "[MASK]" and set(augment_words([("a", "X")], {}, random.Random(0), p_mask=1, p_pos=0)) == {MASK}
+
+
+def test_a_number_and_a_generator_seed_alike_and_a_generator_goes_on():
+    options = {"p_mask": 0.3, "p_pos": 0.3}
+    for call in (lambda seed: augment_words(CORPUS[0], TABLE, seed, **options),
+                 lambda seed: augment(CORPUS, TABLE, seed=seed, **options),
+                 lambda seed: augment_pairs([(CORPUS[0], CORPUS[1])], TABLE, seed=seed, **options)):
+        assert call(7) == call(random.Random(7))
+    rng = random.Random(7)
+    assert augment(CORPUS, TABLE, seed=rng, **options) != augment(CORPUS, TABLE, seed=rng, **options)

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 import yaml
-from browser import Watched, open_page
+from browser import TEXT_RESULTS, Watched, open_page
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,6 +77,7 @@ class Visit:
     formulas: dict[str, int] = field(default_factory=dict)
     barriers: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     too_wide: dict[str, int] = field(default_factory=dict)
+    cut_off: dict[str, list[str]] = field(default_factory=dict)
     dead: dict[str, list[str]] = field(default_factory=dict)
     quizzes: dict[str, str] = field(default_factory=dict)
     operated: set[str] = field(default_factory=set)
@@ -106,7 +107,7 @@ def look_at(watched: Watched, name: str, way: Callable[[Locator, str], Iterator[
     """All questions to one open page. `way` is by_keyboard or by_mouse."""
     page = watched.page
     found.formulas |= {name: wrong} if (wrong := page.locator(".MathJax_Error, .merror").count()) else {}
-    found.barriers |= {name: serious} if (serious := serious_barriers(page)) else {}
+    found.barriers |= {name: serious} if (serious := serious_barriers(page, found.scheme)) else {}
     views = page.locator(".course-view:not([data-view=picture]):has(.cv-stage)")
     for view in [views.nth(number) for number in range(views.count())]:
         kind = view.get_attribute("data-view")
@@ -120,13 +121,22 @@ def look_at(watched: Watched, name: str, way: Callable[[Locator, str], Iterator[
     page.wait_for_timeout(100)  # explorers draw again in their new width
     if (pixels := watched.sideways_overflow()) > 1:
         found.too_wide[name] = pixels
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    for width in (390, 820, 1400):
+        page.set_viewport_size(PHONE | {"width": width})
+        if wide := watched.too_wide(TEXT_RESULTS):
+            found.cut_off[f"{name} at {width} pixels"] = wide
 
 
-def serious_barriers(page: Page) -> list[tuple[str, str]]:
-    """What axe calls serious or critical, as (rule, element)."""
+def serious_barriers(page: Page, scheme: str) -> list[tuple[str, str]]:
+    """What axe calls serious or critical, as (rule, element). In dark colours only what colours can change is asked."""
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    # Without preload: axe would fetch the style sheets once more, which a page from the disk must not do.
+    options = {"resultTypes": ["violations"], "preload": False}
+    colours = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
+    options |= colours if scheme == "dark" else {}
+    found = Axe().run(page, options=options).response["violations"]
     return [(v["id"], node["html"]) for v in found if v["impact"] in ("serious", "critical")
             for node in v["nodes"] if node["html"] != SPHINXS_OWN]
 
@@ -145,6 +155,10 @@ def test_axe_finds_no_serious_barrier(visit: Visit) -> None:
 
 def test_no_page_scrolls_sideways_on_a_phone(visit: Visit) -> None:
     assert not visit.too_wide, f"pixels wider than a phone: {visit.too_wide}"
+
+
+def test_no_text_result_scrolls_sideways_or_is_cut_off(visit: Visit) -> None:
+    assert not visit.cut_off
 
 
 def test_every_explorer_answers_to_keyboard_and_mouse(visit: Visit) -> None:

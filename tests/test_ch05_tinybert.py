@@ -78,7 +78,7 @@ def test_the_second_stage_is_the_methods_prediction_term(tiny):
     batch = {"input_ids": torch.tensor([[2, 7, 9, 3]]), "attention_mask": torch.ones(1, 4).long()}
     with torch.no_grad():
         batch["teacher_logits"] = tiny(**batch).logits
-    stored = lab.prediction_terms(student, batch)["prediction"]
+    stored = lab.SECOND_TERMS["answers"](student, batch)["prediction"]
     live = tinybert.terms(student, tiny, batch, tinybert.PREDICTION)["prediction"]
     torch.testing.assert_close(stored, live)
 

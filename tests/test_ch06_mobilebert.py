@@ -9,7 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from course_lib.experiments import ch06_mobilebert as lab
 from course_lib.experiments import records
 from course_lib.methods import hinton, mobilebert
-from course_lib.shared import probes
+from course_lib.shared import method, probes
 
 
 def sentences(count=40):
@@ -97,7 +97,7 @@ def test_the_models_are_whole_again_after_an_error(tiny):
 @pytest.mark.parametrize("name", lab.ARMS)
 def test_every_arm_reads_the_same_batches_once_and_in_order(tiny, monkeypatch, name):
     read = []
-    monkeypatch.setattr(lab, "train", lambda model, batches, *_, **__: read.extend(b["input_ids"] for b in batches))
+    monkeypatch.setattr(method, "train", lambda model, batches, *_, **__: read.extend(b["input_ids"] for b in batches))
     lab.learn(lab.student(0), lab.ARMS[name], seed=0)
     expected = lab.Batches(ROWS, 4, seed=0)
     assert len(read) == lab.STEPS

@@ -1,6 +1,8 @@
 """Chapter 10's experiment: fair neighbours for every method, two methods of its own, and costs that add up."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +13,11 @@ from transformers import BertConfig, BertForSequenceClassification
 from course_lib.experiments import ch09_cached as ch09
 from course_lib.experiments import ch10_comparison as lab
 from course_lib.experiments import measuring, records, sentences
+from course_lib.experiments.speed import training_cost
+from course_lib.methods.table import METHODS, PKD
 from course_lib.notebook.views.pareto import pareto_view
 from course_lib.shared.batches import pad
+from course_lib.shared.method import Training
 
 TINY = {"vocab_size": 60, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 48, "num_labels": 2,
         "max_position_embeddings": 16, "initializer_range": 0.3}
@@ -63,7 +68,7 @@ def test_the_one_layer_arms_are_those_of_chapter_9(small):
     model, rows = small
     labels, answers = (lab.ARMS[name] for name in ("1 x 384, labels", "1 layer, cached answers"))
     theirs, student, batch = ch09.ARMS["labels + answers"], lab.one_layer(0).eval(), pad(rows[:8])
-    assert (lab.CACHED_RECIPE.learning_rate, answers.temperature) == (theirs.learning_rate, theirs.temperature)
+    assert (lab.FRESH_LAYER.learning_rate, answers.temperature) == (theirs.learning_rate, theirs.temperature)
     wanted = ch09.loss_terms(theirs)(student, batch | {"teacher_log_probs": batch["teacher_logits"].log_softmax(-1)})
     torch.testing.assert_close(lab.loss_terms(answers)(student, batch), wanted, check_dtype=False)
     assert lab.loss_terms(labels)(student, batch).keys() == {"hard"}
@@ -76,31 +81,56 @@ def test_the_one_layer_arms_are_those_of_chapter_9(small):
 
 @pytest.mark.parametrize("name", OWN)
 def test_an_own_run_trains_and_reports_what_the_others_report(small, monkeypatch, name):
-    monkeypatch.setattr(lab, "RECIPE", sentences.Recipe(steps=2))
-    monkeypatch.setattr(lab, "CACHED_RECIPE", sentences.Recipe(steps=2))
+    monkeypatch.setattr(lab, "QUICK", Training(1e-3, steps=2))
+    monkeypatch.setattr(lab, "FRESH_LAYER", Training(1e-3, steps=2))
     found = lab.run(name, 0)
     assert {"accuracy", "agreement", "calibration_error"} <= found.keys()
     assert ("share_first" in found) == (name == "DistilBERT")
     assert all(0 <= value <= 100 for value in found.values())
 
 
-def test_ratios_are_made_in_turns_and_a_warm_up_does_not_count():
-    seen = []
-
-    def model(name, seconds):
-        return lambda i: seen.append(name) or (100.0 if i < 2 else seconds)
-    assert lab.ratio_in_turns(model("a", 3.0), model("b", 2.0), pairs=4) == [1.5, 1.5, 1.5]
-    assert "".join(seen) == "abba" "abba" "abba"
-
-
-def test_a_step_learns_and_its_price_against_itself_is_1(small, monkeypatch):
-    monkeypatch.setattr(lab, "RECIPE", sentences.Recipe(steps=300))
-    phase, = lab.phases("DistilBERT")
-    before = [p.clone() for p in phase.model.parameters() if p.requires_grad]
-    assert lab._step(phase)(0) > 0
-    learning = [p for p in phase.model.parameters() if p.requires_grad]
+def test_a_step_that_is_timed_learns(small, monkeypatch):
+    monkeypatch.setattr(lab, "load_data", lambda name: {"train": [0] * 64})
+    trained = lab.trained("DistilBERT")
+    before = [p.clone() for p in trained.student.parameters() if p.requires_grad]
+    assert training_cost.step(trained.student, trained.parts[0])(0) > 0
+    learning = [p for p in trained.student.parameters() if p.requires_grad]
     assert any(not torch.equal(a, b) for a, b in zip(before, learning, strict=True))
-    assert all(p.grad is None for p in phase.model.parameters())
+    assert all(p.grad is None for p in trained.student.parameters())
+    assert trained.asked == 64 and trained.parts[0].stage.training.steps == 300
+
+
+def test_a_profile_holds_every_student_and_every_phase_of_every_arm(small, monkeypatch):
+    """On two threads again afterwards, whatever happened."""
+    model, _ = small
+    monkeypatch.setattr(lab, "load_data", lambda name: {"train": [0] * 64})
+    for module in (training_cost, sentences):
+        monkeypatch.setattr(module, "teacher", lambda: SimpleNamespace(
+            model=model, card={"accuracy_percent": {"test": 80.0}}))
+    monkeypatch.setattr(training_cost, "examples", sentences.examples)
+    threads = torch.get_num_threads()
+    found = training_cost.profile({name: partial(lab.trained, name) for name in OWN},
+                                  {"1 x 384": lab.STUDENTS["1 x 384"]}, "1 x 384, labels", pairs=3)
+    assert torch.get_num_threads() == threads and found["threads"] == 1 and found["teacher"]["accuracy"] == 80.0
+    phases = {name: [part["steps"] for part in one["phases"]] for name, one in found["training"].items()}
+    assert phases == {name: [300] for name in OWN}
+    assert found["students"]["1 x 384"]["without_words"] < found["students"]["1 x 384"]["parameters"]
+    assert [one["asked"] for one in found["training"].values()] == [64, 0, 64]
+
+
+@pytest.mark.parametrize("name", sorted(lab.BORROWED))
+def test_a_borrowed_arm_is_trained_where_it_is_measured(name):
+    """The steps that are timed are those of the chapter's arm: nothing is written down twice."""
+    source, theirs = lab.BORROWED[name]
+    module = measuring.experiment(source)
+    assert callable(module.training) and theirs in module.ARMS
+
+
+def test_a_method_that_names_an_unknown_baseline_is_refused(monkeypatch):
+    lost = replace(PKD, name="lost", compared={"Lost": replace(PKD.compared["PKD"], baseline="5 x 384, labels")})
+    monkeypatch.setitem(METHODS, "lost", lost)
+    with pytest.raises(ValueError, match=r"'Lost' names the baseline '5 x 384, labels'. There are: 2 x 128, labels"):
+        lab.arms()
 
 
 def test_the_cost_counts_the_steps_and_the_asking():

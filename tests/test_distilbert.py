@@ -232,3 +232,15 @@ def test_impossible_teachers_and_maps_are_refused():
         distilbert.student_from(teacher_of(), layer_map=((0, 0), (1, 1)))
     with pytest.raises(ValueError, match="1e-12"):
         distilbert.student_from(teacher_of(layer_norm_eps=1e-5))
+
+
+@pytest.mark.parametrize("mask", [None, torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])])
+def test_a_weight_of_zero_removes_its_part_of_the_span_loss(mask):
+    student, teacher = torch.randn(2, 2, 2, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    positions, nan = torch.tensor([[0, 1], [2, 3]]), torch.full_like(teacher, torch.nan)
+    soft = distilbert.span_loss(student, teacher, None, mask, hard_weight=0, soft_weight=1)
+    hard = distilbert.span_loss(student, nan, positions, mask, hard_weight=1, soft_weight=0)
+    both = distilbert.span_loss(student, teacher, positions, mask, hard_weight=0.25, soft_weight=2)
+    torch.testing.assert_close(both, 0.25 * hard + 2 * soft)
+    with pytest.raises(ValueError, match="labels is missing"):
+        distilbert.span_loss(student, teacher, None, mask)

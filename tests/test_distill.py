@@ -29,10 +29,10 @@ from transformers import (
 from course_lib.__main__ import main
 from course_lib.distill import METHODS, Settings, distill, load_bilstm
 from course_lib.distill.memory import estimate
-from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, Job, recipe_of
 from course_lib.experiments import records
 from course_lib.material.data import load_data
 from course_lib.shared import training
+from course_lib.shared.method import CLASSIFICATION, MASKED_LM
 
 GOOD, BAD = ["great", "fine", "lovely", "warm", "moving"], ["dull", "awful", "boring", "cold", "slow"]
 THINGS = ["film", "story", "actor", "scene", "music", "ending", "plot", "picture"]
@@ -264,8 +264,7 @@ def test_papers_values_are_a_preset_and_single_ones_can_be_changed(ground):
     for method in METHODS.values():
         assert set(method.recipe) == {"laptop", "paper"}
     assert METHODS["distilbert"].recipe["paper"].effective_batch == 4000
-    job = Job(None, None, True, {"temperature": 8.0}, "paper", CLASSIFICATION)
-    assert recipe_of(METHODS["hinton"], job).temperature == 8.0
+    assert METHODS["hinton"].recipe_of("paper", {"temperature": 8.0}).temperature == 8.0
 
 
 def test_the_shell_says_what_it_does_and_errors_have_status_2(ground, tmp_path, capsys):
@@ -392,7 +391,7 @@ def test_the_page_says_of_every_method_what_the_code_says():
     words = {CLASSIFICATION: "classifier", MASKED_LM: "masked LM"}
     for name, method in METHODS.items():
         _, _, chapter, teacher, labels, *_ = rows[name]
-        assert method.chapter == f"Chapter {chapter}"
+        assert method.chapter == f"ch{int(chapter):02}"
         assert teacher == "–" or teacher == " or ".join(words[task] for task in method.tasks)
         assert (labels == "needed") == method.needs_labels
     commands = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("python -m course_lib ")]
@@ -403,6 +402,4 @@ def test_the_page_says_of_every_method_what_the_code_says():
 
 def test_every_measured_number_of_the_last_line_is_there():
     for method in METHODS.values():
-        experiment, arm = method.measured
-        if experiment != "ch03":  # there the number is called top1
-            assert len(records.values(experiment, arm, "accuracy")) >= 5
+        assert len(records.values(method.measured.experiment, method.measured.arm, "accuracy")) >= 5

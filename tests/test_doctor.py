@@ -468,6 +468,16 @@ def test_a_reduction_that_the_recipe_asks_for_is_only_noted(pair):
     assert pair.diagnose().named("reduction")[0].severity == "note"
 
 
+@pytest.mark.parametrize(("change", "recipe", "severity"), [
+    (lambda z, t, T: textbook(z, t, T) / z.shape[-1] / T**2, {"reduction": "mean"}, "error"),
+    (lambda z, t, T: textbook(z, t, T) / z.shape[-1] / T**2, {"reduction": "mean", "scale_by_t_squared": False},
+     "note"),
+    (lambda z, t, T: textbook(z, t, T) * len(z), {"reduction": "mean"}, "error")])
+def test_a_recipe_excuses_only_the_factor_that_it_asks_for(pair, change, recipe, severity):
+    report = pair.diagnose(soft_by_hand(pair, change), replace(pair.recipe, **recipe))
+    assert report.named("reduction")[0].severity == severity
+
+
 def test_another_temperature_than_the_recipes(pair):
     report = pair.diagnose(recipe=replace(pair.recipe, temperature=8.0))
     assert_names(report, "temperature", "warning")

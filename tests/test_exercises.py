@@ -579,6 +579,48 @@ class TestPoll:
             ex.recall("ch01", "z")
 
 
+    def test_in_a_run_that_nobody_watches_the_form_is_plain_html(self, monkeypatch):
+        monkeypatch.setenv("COURSE_PROGRESS_FILE", "off")
+        with pytest.raises(NotImplementedError):
+            ex.quiz("ch01")._ipython_display_()
+
+    def test_what_the_browser_sends_is_kept_and_answered(self):
+        from course_lib.notebook.exercises.forms import _bridge
+
+        said = _bridge("x", ex.predict("ch01").heard)
+        said.children[0].value = "1:c"
+        assert "Kept: you predict c)" in said.children[1].value and "You predicted c)" in repr(ex.recall("ch01"))
+        said.children[0].value = "2:z"
+        assert "is none of them" in said.children[1].value
+        points = _bridge("y", ex.quiz("ch01").heard)
+        points.children[0].value = "1:" + "".join(item.right for item in chapter("ch01").quiz)
+        assert "8 of 8 answered, 4 of 4 points" in points.children[1].value
+        points.children[0].value = "2:zz"
+        assert "This could not be kept" in points.children[1].value
+        assert 'value="a" checked' in ex.quiz("ch01").html("bridge")
+
+    @pytest.mark.browser
+    def test_on_a_static_page_a_click_is_looked_at_again_further_down(self, own_folder, monkeypatch):
+        from browser import open_page
+
+        monkeypatch.setenv("COURSE_PROGRESS_FILE", "off")
+        page_file = own_folder / "poll.html"
+        shown = ex.predict("ch01")._repr_html_() + ex.recall("ch01", "c", "82 %.")._repr_html_()
+        page_file.write_text(f'<!doctype html><meta charset="utf-8"><title>Poll</title>{shown}', encoding="utf-8")
+        with open_page() as watched:
+            page = watched.page
+            page.goto(page_file.as_uri())
+            recall = page.locator(".course-recall")
+            assert "You made no prediction." in recall.inner_text()
+            page.keyboard.press("Tab")
+            page.keyboard.press("Space")
+            assert "You predict a)" in page.locator(".course-poll .count").inner_text()
+            assert "You predicted a)" in recall.inner_text() and "does not fit" in recall.inner_text()
+            page.get_by_label("c)").check()
+            assert "Your prediction fits." in recall.inner_text()
+            watched.check()
+
+
 class TestExample:
     """A failed check shows one small input, what the function made of it, and what was expected."""
 

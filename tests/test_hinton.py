@@ -319,3 +319,32 @@ def test_terms_of_real_models_do_not_see_extra_padding():
 def test_teacher_in_train_mode_is_refused():
     with pytest.raises(ValueError, match=r"eval\(\)"):
         terms(Echo(), Echo().train(), a_batch())
+
+
+def test_a_tensor_may_be_the_temperature_and_several_are_refused():
+    plain = soft_target_loss(STUDENT, TEACHER, temperature=3.0)
+    for one in (torch.tensor(3.0), torch.tensor([3.0])):
+        assert soft_target_loss(STUDENT, TEACHER, temperature=one).shape == ()
+        torch.testing.assert_close(soft_target_loss(STUDENT, TEACHER, temperature=one), plain)
+    learned = torch.tensor(3.0, requires_grad=True)
+    soft_target_loss(STUDENT, TEACHER, temperature=learned).backward()
+    assert learned.grad.abs() > 0
+    with pytest.raises(ValueError, match=r"shape \(2,\)"):
+        soft_target_loss(STUDENT, TEACHER, temperature=torch.ones(2))
+
+
+def test_the_teacher_is_not_detached_and_no_grad_keeps_it_out():
+    teacher = TEACHER.clone().requires_grad_()
+    soft_target_loss(STUDENT, teacher, temperature=2.0).backward()
+    assert teacher.grad.abs().sum() > 0
+    with torch.no_grad():
+        outside = teacher * 1
+    assert not soft_target_loss(STUDENT, outside, temperature=2.0).requires_grad
+
+
+def test_an_unknown_logit_loss_names_the_known_ones_and_the_one_that_was_meant():
+    with pytest.raises(KeyError, match=r"'RepDistiller'.*RepDistiller computes 'soft_only'.*Known: hard, textbook"):
+        LOGIT_LOSSES["RepDistiller"]
+    with pytest.raises(KeyError, match=r"No logit loss is called 'comma'\. Known: hard"):
+        LOGIT_LOSSES["comma"]
+    assert "comma" not in LOGIT_LOSSES and LOGIT_LOSSES.get("comma") is None

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from course_lib.methods import hinton
+from course_lib.methods import hinton, tinybert_augmentation
 from course_lib.methods.hinton import soft_target_loss  # a name that was bound long before any mutant
 from course_lib.mistakes import MUTANTS, Edit, edited, mutant
 from course_lib.mistakes.patching import _compiled, function_at
@@ -77,6 +77,18 @@ def test_names_that_were_imported_earlier_run_the_mistake_too():
     assert loss() == right
 
 
+def test_rows_that_are_changed_in_place_end_as_in_the_original_code(monkeypatch):
+    monkeypatch.setattr(tinybert_augmentation, "augment", lambda texts, **_: [[2 * t, 3 * t] for t in texts])
+
+    def written():
+        return [row["text"] + "|" + row["text_pair"] for row in tinybert_augmentation.augment_rows(
+            [{"text": "a", "text_pair": "b"}], ("text", "text_pair"))]
+
+    assert written() == ["a|b", "aa|b", "aaa|b", "a|bb", "a|bbb"]
+    with mutant("pair_rows_mutated"):
+        assert written() == ["a|b", "aa|b", "aaa|b", "aaa|bb", "aaa|bbb"]
+
+
 def test_an_exception_switches_the_mistake_off():
     right = loss()
     with pytest.raises(KeyError), mutant("missing_t_squared"):
@@ -87,13 +99,18 @@ def test_an_exception_switches_the_mistake_off():
 def test_nested_mistakes_add_up_and_leave_in_order():
     right = loss()
     with mutant("missing_t_squared"):
-        with mutant("reduction_mean"):  # the same function
+        with mutant("reduction_mean"):  # another function
             assert loss() == pytest.approx(right / 4 / 3)
             with mutant("missing_t_squared"):  # a second time: no change, and no harm
                 assert loss() == pytest.approx(right / 4 / 3)
             assert loss() == pytest.approx(right / 4 / 3)
         assert loss() == pytest.approx(right / 4)
     assert loss() == right
+    with mutant("temperature_for_the_student_only"):
+        wrong = loss()
+        with mutant("missing_t_squared"):  # the same function
+            assert loss() == pytest.approx(wrong / 4)
+        assert loss() == wrong != right
 
 
 def test_two_mistakes_in_one_line_are_refused_and_the_first_one_stays():

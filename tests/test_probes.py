@@ -217,3 +217,38 @@ def test_models_that_cannot_be_read_are_refused_by_name(batch):
         probes.read(BertModel(BertConfig(**SMALL, is_decoder=True)), batch)
     with pytest.raises(ValueError, match="Linear cannot be read"):
         probes.read(torch.nn.Linear(2, 2), batch)
+
+
+class Plain(torch.nn.Linear):
+    """A model whose output is the logits."""
+
+    def forward(self, input_ids):
+        return super().forward(input_ids)
+
+
+class Wrapper(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.got = None
+
+    def forward(self, input_ids, **more):
+        self.got = {"input_ids": input_ids} | more
+        return input_ids.float()
+
+
+def test_a_model_is_run_on_its_text_alone_and_a_wrapper_never_loses_the_mask():
+    batch = {"input_ids": torch.ones(1, 2), "attention_mask": torch.ones(1, 2), "labels": torch.ones(1)}
+    plain, wrapper = Plain(2, 3), Wrapper()
+    assert probes.text_of(plain, batch).keys() == {"input_ids"}
+    assert torch.equal(probes.logits_of(plain, batch), plain(batch["input_ids"]))
+    assert torch.equal(probes.logits_of(wrapper, batch), batch["input_ids"])
+    assert wrapper.got.keys() == {"input_ids", "attention_mask"}
+
+
+def test_a_model_without_a_head_is_named():
+    class Headless(torch.nn.Module):
+        def forward(self, input_ids):
+            return {"last_hidden_state": input_ids}
+
+    with pytest.raises(ValueError, match="Headless returned no logits"):
+        probes.logits_of(Headless(), {"input_ids": torch.ones(1, 2)})

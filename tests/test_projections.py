@@ -107,3 +107,19 @@ def test_the_same_seed_gives_the_same_projections_however_often_it_is_built():
     for _ in range(20):
         keep_alive.append(torch.empty(1000))
         assert torch.equal(built(), first)
+
+
+@pytest.mark.parametrize("side, which", [("student", 0), ("teacher", 1)])
+def test_one_side_is_mapped_without_the_other_model(states, side, which):
+    projection = Projection(4, 6, side=side)
+    torch.testing.assert_close(projection.mapped(states[which], layer=2), projection(*states, layer=2)[which])
+    with pytest.raises(ValueError, match=f"expects {side} states of width"):
+        projection.mapped(states[1 - which], layer=2)
+
+
+def test_a_projection_never_rounds_the_states(states):
+    projection = Projection(4, 6)
+    with pytest.raises(ValueError, match=r"float64.*float32.*projection\.to\(torch\.float64\)"):
+        projection.mapped(states[0].double(), layer=1)
+    assert projection.to(torch.float64).mapped(states[0].double(), layer=1).dtype == torch.float64
+    assert Projection(4, 6).mapped(states[0].half(), layer=1).dtype == torch.float32, "raising is no loss"

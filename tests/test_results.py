@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from course_lib.experiments import measuring, records
-from course_lib.material.assets import DATA
+from course_lib.notebook.results import Claims
 from course_lib.shared import statistics
 from course_lib.shared.statistics import Prediction, pack
 
@@ -154,7 +154,13 @@ def test_missing_numbers_name_the_command_that_makes_them(fake):
         records.values("ch99", "c", "accuracy")
 
 
-NAMES = measuring.names()
+NOT_YET = {"ch00", "ch01few", "ch01topics", "ch01all"}  # predicted, not measured; a name leaves with its record
+NAMES = [name for name in measuring.names() if name not in NOT_YET]
+
+
+def test_an_experiment_has_a_record_or_is_named_as_not_yet_measured():
+    without = {name for name in measuring.names() if not records.path_of(name).exists()}
+    assert without == NOT_YET
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -225,6 +231,9 @@ class TestClaims:
         gain = statistics.gain(right["soft"], right["labels"])
         assert found["gain"] == [gain.mean, gain.low, gain.high] and found["verdict"] == gain.verdict == "better"
         assert found["as_predicted"] and records.predictions("ch99") == [found]
+        shown = records.claims("ch99")["soft answers help"]
+        assert (shown.interval.mean, shown.interval.low, shown.verdict) == (gain.mean, gain.low, "better")
+        assert "better" in repr(Claims([("soft answers help", "yes", shown)]))
 
     def test_an_arm_without_its_runs_is_not_judged(self, claims):
         record = measuring.measure("ch99")
@@ -232,8 +241,7 @@ class TestClaims:
         assert measuring.judge(record, claims.PREDICTIONS, 4) == []
 
 
-@pytest.mark.parametrize("name", [n for n in measuring.names() if (DATA / "results" / f"{n}.json").exists()
-                                  and "predictions" in records.load(n)])
+@pytest.mark.parametrize("name", [n for n in NAMES if "predictions" in records.load(n)])
 def test_every_verdict_in_the_repository_follows_from_the_packed_answers(name):
     record, module = records.load(name), measuring.experiment(name)
     assert record["predictions"] == measuring.judge(record, module.PREDICTIONS, len(module.SEEDS))

@@ -154,6 +154,12 @@ def test_the_nearest_equation_is_found_and_a_function_without_one_is_shown_as_it
     assert show(theseus.draw).equation is None and "bernoulli" in show(theseus.draw)._repr_html_()
 
 
+def test_an_equation_that_a_page_has_shown_already_can_be_left_out():
+    shown = show(minilm.value_relation_transfer, equation=False)
+    assert shown.equation is None and "def relation_equation" not in shown._repr_html_()
+    assert show(minilm.value_relation_transfer).equation.where.endswith("minilm.relation_equation")
+
+
 def test_the_shortest_term_owns_a_symbol_and_longer_ones_know_it():
     equation = Equation("here", "L = sum_i p (a - b)", "", {1: ("a",), 2: ("a - b",), 3: ("sum_i p (a - b)",)})
     html = equation.formula_html()

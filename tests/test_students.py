@@ -21,7 +21,15 @@ from course_lib.shared.starts import (
     copy_layers,
     factorise_embeddings,
 )
-from course_lib.shared.students import SHAPES, bert_config, blocks, count_parameters, new_student
+from course_lib.shared.students import (
+    SHAPES,
+    bert_config,
+    blocks,
+    count_parameters,
+    evaluating,
+    modes_kept,
+    new_student,
+)
 
 TINY = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 24,
         "max_position_embeddings": 16}
@@ -208,7 +216,7 @@ def test_impossible_pairs_are_refused():
         copy_layers(new_student(teacher, layers=2), teacher, ((1, 5),))
     with pytest.raises(ValueError, match=r"embedding layer.*from_zero_based_blocks"):
         copy_layers(new_student(teacher, layers=2), teacher, ((0, 2),))
-    with pytest.raises(ValueError, match="Linear keeps its blocks neither"):
+    with pytest.raises(ValueError, match=r"Linear keeps no blocks in encoder\.layer or transformer\.layer"):
         blocks(torch.nn.Linear(2, 2))
 
 
@@ -259,3 +267,15 @@ def test_a_narrow_student_receives_the_teachers_word_geometry():
     assert 0.5 < found.explained_variance < 1.0
     with pytest.raises(ValueError, match="another number of rows"):
         copy_factorised_embeddings(tiny(vocab_size=30, hidden_size=9), teacher)
+
+
+def test_evaluating_gives_every_module_its_own_mode_back():
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(2, 2)).train()
+    model[0].eval()  # frozen by hand: `model.train(was_training)` would wake it up
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == [True, False, True]
+    with pytest.raises(KeyError), modes_kept(model):
+        model.eval()
+        raise KeyError
+    assert [module.training for module in model.modules()] == [True, False, True]

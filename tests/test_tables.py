@@ -9,13 +9,14 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from browser import Watched, open_page
+from browser import TEXT_RESULTS, open_page
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from view_pages import CONTRAST, HOSTS
 
 from course_lib.notebook.results import Claims, Line, Verdicts, fold
 from course_lib.notebook.tables import Table
-from course_lib.shared.seeds import Interval, mean_and_interval, paired_difference
+from course_lib.shared.seeds import Interval, deserved_digits, mean_and_interval, paired_difference
+from course_lib.shared.statistics import Gain
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -35,7 +36,7 @@ def about(mean: float, half: float) -> Interval:
 @pytest.mark.parametrize(("half", "digits"), [
     (0.827, 1), (0.119, 2), (0.367, 1), (0.354, 2), (0.355, 1), (1.4, 1), (3.6, 0), (35.0, 0), (0.0119, 3), (0.0, 2)])
 def test_a_number_has_the_digits_that_its_interval_deserves(half: float, digits: int) -> None:
-    assert about(84.2345, half).digits == digits
+    assert deserved_digits(84.2345 - half, 84.2345 + half) == digits
 
 
 def test_an_interval_and_a_difference_are_written_with_these_digits() -> None:
@@ -82,7 +83,7 @@ def test_a_summary_is_a_sequence_of_its_lines_and_text_where_there_is_no_html() 
 
 def test_a_difference_is_never_rounded_onto_the_zero_that_its_verdict_denies() -> None:
     just = paired_difference([1.81, 1.0, 0.4, 0.15, 0.71], [0.0] * 5)
-    assert just.verdict == "better" and f"{just.interval.low:+.{just.interval.digits}f}" == "+0.0"
+    assert just.verdict == "better" and f"{just.interval.low:+.1f}" == "+0.0"
     assert "+0.81 [+0.02, +1.61]" in repr(Verdicts((Line("a", about(80.0, 0.8), just),), "x", "b"))
 
 
@@ -105,6 +106,7 @@ def test_claims_stand_beside_what_was_measured() -> None:
     table = Claims([("more is better", "-4.6", paired_difference(ARMS["down"], BASE)),
                     ("it is large", "98 %", about(97.6, 0.4)), ("it is fast", "", "33 times")])
     found = words(table._repr_html_())
+    assert Claims([("a", "", Gain(1.26, 0.31, 2.2, 0.95, 10, 3323))])._repr_html_().count(" cv-better\"") == 2
     assert "more is better −4.6 −0.96 [−1.03, −0.89] ▼ worse" in found
     assert "it is large 98 % 97.6 [97.2, 98.0]" in found and "it is fast 33 times" in found
     assert repr(table).splitlines()[3].split() == ["it", "is", "fast", "33", "times"]
@@ -131,13 +133,6 @@ def page_of(*shown: object, host: str = "book") -> str:
     return f"<!doctype html>{opening}<meta charset=utf-8>{look}{''.join(one._repr_html_() for one in shown)}"
 
 
-def too_wide(watched: Watched, selector: str) -> list[str]:
-    """What of these elements must be scrolled sideways, or is cut off."""
-    return watched.page.evaluate("""selector => [...document.querySelectorAll(selector)].filter(e => e.checkVisibility()
-        && getComputedStyle(e).clipPath === "none" && (e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0
-        || e.getBoundingClientRect().right > innerWidth + 1)).map(e => e.outerHTML.slice(0, 100))""", selector)
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_table_needs_no_sideways_scrolling(width: int) -> None:
@@ -146,7 +141,7 @@ def test_a_table_needs_no_sideways_scrolling(width: int) -> None:
         watched.page.set_content(page_of(verdicts(), fold(wide, "More")))
         watched.page.locator("summary").click()
         assert watched.sideways_overflow() == 0
-        assert too_wide(watched, ".course-view :is(table, td, th, caption)") == []
+        assert watched.too_wide(".course-view :is(table, td, th, caption)") == []
         name = watched.page.locator("tbody th").nth(1).bounding_box()
         mean = watched.page.locator("tbody tr").nth(1).locator("td").first
         below = mean.bounding_box()["y"] >= name["y"] + name["height"] - 1
@@ -164,9 +159,6 @@ def test_verdicts_have_the_contrast_of_wcag_aa(host: str) -> None:
         watched.page.set_content(page_of(verdicts(), claims, host=host))
         lowest = watched.page.evaluate(CONTRAST.replace(".cv-stage *", ".course-view *"), HOSTS[host][1])
         assert len(lowest) == 3 and lowest[0][0] >= 4.5, lowest
-
-
-TEXT_RESULTS = ".cell_output :is(.stream, .text_plain) pre, .course-view[data-view=results] :is(table, td, th, pre)"
 
 
 @pytest.mark.browser
@@ -200,6 +192,6 @@ def test_a_page_of_the_book_shows_results_whole_and_plumbing_folded(tmp_path: Pa
                 if "More" in one.inner_text():
                     one.click()
             assert watched.page.locator(TEXT_RESULTS).count() > 20
-            assert too_wide(watched, TEXT_RESULTS) == [] and watched.sideways_overflow() <= 1
+            assert watched.too_wide(TEXT_RESULTS) == [] and watched.sideways_overflow() <= 1
             assert not watched.page.locator(".cell_input pre").first.is_visible(), "plumbing is folded"
             assert watched.page.locator(".cell_input pre").nth(1).is_visible()

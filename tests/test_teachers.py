@@ -13,10 +13,13 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 
 from course_lib.material import teachers
 from course_lib.material.assets import DATA
+from course_lib.material.data import half_of, load_data
 from course_lib.material.teachers import TEACHERS, load_encoder, load_teacher, load_tokenizer, score
+from course_lib.shared.batches import encode
 
-NAMES = ["mlm", "sentiment", "topics"]
-AIMS = {"mlm": 42.0, "sentiment": 86.0, "topics": 89.0}
+TWICE = ["mlm", "sentiment", "topics"]  # trained a second time, see data/results/teachers.json
+AIMS = {"mlm": 42.0, "sentiment": 86.0, "topics": 89.0, "sentiment-500": 78.0, "topics-440": 88.0, "trec-500": 89.0}
+NAMES = list(AIMS)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +76,7 @@ def test_the_held_out_score_of_the_card_is_true(loaded, name):
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TWICE)
 def test_a_second_training_gave_the_scores_of_the_card(name):
     """data/results/teachers.json keeps the cards of a second `make teacher`; a new recipe wants a new one."""
     first = json.loads((DATA / "teachers" / name / "card.json").read_text())
@@ -83,6 +86,29 @@ def test_a_second_training_gave_the_scores_of_the_card(name):
         assert second["accuracy_percent"][split] == pytest.approx(percent, abs=1.0)
     adapter = (DATA / "teachers" / name / "adapter.safetensors").read_bytes()
     assert second["adapter_sha256"] == hashlib.sha256(adapter).hexdigest(), "CONTRIBUTING.md says: the same bytes"
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("name", ["sentiment-500", "topics-440", "trec-500"])
+def test_a_teacher_of_few_labels_has_seen_no_other(name):
+    card = json.loads((DATA / "teachers" / name / "card.json").read_text())
+    labels = int(name.rpartition("-")[2])
+    assert card["labels"] == TEACHERS[name].labels == card["train_examples"] == labels
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_teacher_of_one_half_is_trained_on_that_half_only(half):
+    """Its answers on the other half are cross-fitted: it has never seen those sentences."""
+    made = TEACHERS[f"sentiment-half-{half}"]
+    texts = load_data("sentiment", labels="all")["train"]["text"]
+    mine = [row for row, text in zip(_rows(made), texts, strict=True) if half_of(text) == half]
+    assert [e["input_ids"] for e in teachers._task(made, "train").examples] == [e["input_ids"] for e in mine]
+    assert len(texts) * 0.47 < len(mine) < len(texts) * 0.53
+
+
+def _rows(made):
+    return encode(load_data(made.data, labels=made.labels)["train"], load_tokenizer(), made.max_length)
 
 
 @pytest.mark.assets
@@ -160,6 +186,12 @@ def test_pickled_weights_of_others_are_refused(tmp_path):
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
         load_teacher(str(tmp_path))
+
+
+def test_a_teacher_that_is_not_trained_yet_says_how_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(teachers, "DATA", tmp_path)
+    with pytest.raises(ValueError, match=r"not trained yet.*course_lib\.material\.teachers sentiment-all"):
+        load_teacher("sentiment-all")
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -251,3 +251,18 @@ def test_terms_refuse_what_cannot_be_compared():
         tinybert.terms(new_student(teacher, layers=2, heads=2), teacher, BATCH)
     with pytest.raises(ValueError, match="head on both"):
         tinybert.terms(model(BertModel), model(BertModel), BATCH, PREDICTION)
+
+
+def test_the_tuples_of_transformers_serve_as_well_as_dictionaries():
+    generator = torch.Generator().manual_seed(0)
+    states = [[torch.randn(2, 4, 6, generator=generator) for _ in range(n + 1)] for n in (2, 4)]
+    scores = [[torch.randn(2, 3, 4, 4, generator=generator) for _ in range(n)] for n in (2, 4)]
+    layer_map = ((1, 2), (2, 4))
+    torch.testing.assert_close(
+        tinybert.hidden_over_layers(tuple(states[0]), tuple(states[1]), ((0, 0), *layer_map)),
+        sum(((states[0][s] - states[1][t]) ** 2).mean() for s, t in ((0, 0), *layer_map)))
+    torch.testing.assert_close(  # entry 0 of the attentions belongs to block 1
+        tinybert.attention_over_layers(tuple(scores[0]), tuple(scores[1]), layer_map),
+        sum(((scores[0][s - 1] - scores[1][t - 1]) ** 2).mean() for s, t in layer_map))
+    with pytest.raises(ValueError, match="no teacher layer 5"):
+        tinybert.attention_over_layers(tuple(scores[0]), tuple(scores[1]), ((1, 5),))

@@ -1,6 +1,7 @@
 """TinyBERT's augmentation: measured rates, seeds, no duplicates, and a masked LM that never sees the answer."""
 
 import copy
+import random
 
 import pytest
 import torch
@@ -189,3 +190,11 @@ def test_neighbours_are_the_largest_cosines_without_the_word_itself():
 def test_impossible_options_are_refused(tokenizer, wrong):
     with pytest.raises(ValueError):
         augment(["ba"], masked_lm=Listener(), tokenizer=tokenizer, **wrong)
+
+
+def test_a_generator_seeds_as_a_number_does_and_goes_on(tokenizer):
+    options = {"masked_lm": Listener(), "tokenizer": tokenizer, "copies": 5}
+    one, other = (augment([SENTENCE], seed=random.Random(3), **options) for _ in range(2))
+    assert one == other
+    rng = random.Random(3)
+    assert augment([SENTENCE], seed=rng, **options) != augment([SENTENCE], seed=rng, **options)

@@ -323,7 +323,6 @@ def figures():
         "terms": plots.learning_curves({"student": history(0.6, 0.8)}, "soft"),
         "dots": plots.dot_and_interval({"student": [0.81, 0.82, 0.8], "one seed": [0.7]}, teacher=0.9),
         "calibration": plots.calibration_plot({"teacher": calibration(logits, torch.tensor([0, 1, 1, 0]), 5)}),
-        "heat": plots.heatmap_pair(MAPS[1][0], SMALL[1][0], ["[CLS]", "$5", "$$", "a_b", "[SEP]"]),
     }
 
 

@@ -63,7 +63,9 @@ RESULTS = """# Results
 
 Every number that a chapter calls measured, from the files in `data/results`. Each row is a way to train ("arm"): the
 mean over its seeds with the 95 % interval of the mean, and the paired difference to the first row. "No difference
-shown" means that the interval of the difference contains zero. The chapters say what the arms are and why.
+shown" means that the interval of the difference contains zero. The chapters say what the arms are and why. Where an
+experiment has claims, each row is a claim that was written down before the runs; its interval counts other seeds and
+other test sentences, and is wider the more claims the table has (Holm's correction).
 """
 
 
@@ -72,16 +74,32 @@ def results_page() -> str:
     parts = [RESULTS]
     for name in measuring.names():
         path = ROOT / "data" / "results" / f"{name}.json"
-        sources = list((ROOT / "notebooks").glob(f"{name}_*.md"))
+        chapter = re.match(r"[a-z]+\d+", name)[0]  # "ch01few" belongs to chapter 1
+        sources = list((ROOT / "notebooks").glob(f"{chapter}_*.md"))
         if not path.exists() or not sources:
             continue  # a draft: its numbers enter the book with its chapter
         record = records.load(name)
-        measure = next(key for key in record["runs"][0] if key not in ("arm", "seed"))
-        rows = "\n".join(row_of(line) for line in records.summary(name, measure, next(iter(record["arms"]))))
         parts += [f"## {title_of(sources[0])}", record["about"],
                   f"`{record['command']}` · {record['where']['hardware']} · torch {record['where']['torch']}",
-                  f"| arm | {measure} | difference to the first row | |\n|---|---|---|---|\n{rows}"]
+                  claims_table(record) if "predictions" in record else arms_table(record)]
     return "\n\n".join(parts) + "\n"
+
+
+def arms_table(record: dict) -> str:
+    """One row per arm: its mean, and its difference to the first arm, over seeds."""
+    measure = next(key for key in record["runs"][0] if key not in ("arm", "seed"))
+    lines = records.summary(record["experiment"], measure, next(iter(record["arms"])))
+    rows = "\n".join(row_of(line) for line in lines)
+    return f"| arm | {measure} | difference to the first row | |\n|---|---|---|---|\n{rows}"
+
+
+def claims_table(record: dict) -> str:
+    """One row per claim: what was predicted, and the gain in points with its corrected interval."""
+    words = {"+": "better", "-": "worse", "0": "no difference"}
+    rows = [f"| {p['claim']} | {p['arm']} | {p['baseline']} | {words[p['sign']]} | "
+            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*p["gain"]) + f" | {p['verdict']} |" for p in record["predictions"]]
+    return ("| claim | arm | baseline | predicted | gain, points | verdict |\n|---|---|---|---|---|---|\n"
+            + "\n".join(rows))
 
 
 def title_of(source: Path) -> str:
@@ -141,10 +159,18 @@ def entry_of(node: ast.FunctionDef | ast.ClassDef) -> str:
     return f"### `{node.name}`\n\n````text\n{signature}\n\n{docstring}\n````"
 
 
-def section(file: str, heading: str) -> str:
-    """One section of a file of the repository as a page of the book: written once, read in both places."""
-    _, _, rest = (ROOT / file).read_text(encoding="utf-8").partition(f"## {heading}\n")
-    return f"# {heading}\n\n" + rest.partition("\n## ")[0].strip() + "\n"
+def sections(file: str, title: str, *headings: str) -> str:
+    """Sections of a file of the repository as a page of the book: written once, read in both places.
+
+    Raises: ValueError for a heading that the file does not have (any more).
+    """
+    text, parts = (ROOT / file).read_text(encoding="utf-8"), [f"# {title}"]
+    for heading in headings:
+        _, found, rest = text.partition(f"## {heading}\n")
+        if not found:
+            raise ValueError(f"{file} has no section '{heading}'; tools/book.py makes the page '{title}' of it.")
+        parts.append(f"## {heading}\n\n" + rest.partition("\n## ")[0].strip())
+    return "\n\n".join(parts) + "\n"
 
 
 def scaling_page() -> str:
@@ -158,7 +184,8 @@ def generated() -> dict[str, str]:
     """The pages that are made from the repository itself: name of the file -> text."""
     return {"deviations.md": deviations(), "results.md": results_page(), "library.md": library_page(),
             "speed.md": speed_page(), "scaling.md": scaling_page(),
-            "add_a_paper.md": section("CONTRIBUTING.md", "Add a paper in an hour"),
+            "add_a_paper.md": sections("CONTRIBUTING.md", "Add a method or a chapter", "Add a method in an hour",
+                                       "Add a chapter in a week"),
             "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")}
 
 

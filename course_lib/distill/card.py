@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, Method
+from course_lib.distill.settings import Settings
+from course_lib.distill.texts import Texts
 from course_lib.experiments import records
 from course_lib.material.assets import DATA
+from course_lib.material.teachers import Teacher
+from course_lib.methods.bilstm import BiLstm
+from course_lib.methods.specs import Made, is_masked_lm
+from course_lib.shared.method import Method
 from course_lib.shared.seeds import mean_and_interval
 
-if TYPE_CHECKING:
-    from course_lib.distill.runs import Run
 
-
-def model_card(run: Run, result: dict) -> str:
+def model_card(settings: Settings, method: Method, made: Made, texts: Texts, teacher: Teacher, result: dict) -> str:
     """The model card: what this is, where it comes from, how good it is, and what nobody has looked at."""
-    s, numbers = run.settings, "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in result.items())
-    bilstm = type(run.made.model).__name__ == "BiLstm"
-    door = "AutoModelForMaskedLM" if run.task == MASKED_LM else "AutoModelForSequenceClassification"
+    numbers = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in result.items())
+    bilstm, masked = isinstance(made.model, BiLstm), is_masked_lm(teacher.model)
+    door = "AutoModelForMaskedLM" if masked else "AutoModelForSequenceClassification"
     load = ('from course_lib.distill import load_bilstm\nmodel, vocabulary = load_bilstm("student")' if bilstm else
             f'from transformers import AutoTokenizer, {door}\nmodel = {door}.from_pretrained("student")\n'
             'tokenizer = AutoTokenizer.from_pretrained("student")')
     return f"""---
 library_name: {"course_lib" if bilstm else "transformers"}
-pipeline_tag: {"fill-mask" if run.task == MASKED_LM else "text-classification"}
+pipeline_tag: {"fill-mask" if masked else "text-classification"}
 tags: [knowledge-distillation]
 ---
-# A student of {Path(s.teacher).name}
+# A student of {Path(settings.teacher).name}
 
-Method: {run.method.name} ({run.method.paper}), preset "{s.preset}", seed {s.seed}.
-Start: {run.made.start}.
-Texts: {", ".join(f"{split} {len(rows):,}" for split, rows in run.texts.splits.items())}.
-Classes: {", ".join(run.teacher.class_names) if run.task == CLASSIFICATION else "none (masked language model)"}.
+Method: {method.name} ({method.paper}), preset "{settings.preset}", seed {settings.seed}.
+Start: {made.start}.
+Texts: {", ".join(f"{split} {len(rows):,}" for split, rows in texts.splits.items())}.
+Classes: {"none (masked language model)" if masked else ", ".join(teacher.class_names)}.
 
 ```python
 {load}
@@ -70,11 +71,10 @@ def _ours(method: Method) -> str:
     if method.measured is None:
         return "not measured"
     try:
-        values = records.values(*method.measured, "accuracy")
+        values = records.values(method.measured.experiment, method.measured.arm, "accuracy")
     except (FileNotFoundError, ValueError, KeyError):
         return "not measured yet"
-    topics = method.measured[0] == "ch09"
-    card = json.loads((DATA / "teachers" / ("topics" if topics else "sentiment") / "card.json").read_text("utf-8"))
+    card = json.loads((DATA / "teachers" / method.measured.teacher / "card.json").read_text("utf-8"))
     theirs, mean = card["accuracy_percent"]["test"], mean_and_interval(values).mean
     return (f"{100 * mean / theirs:.1f} % of the teacher's accuracy ({mean:.1f} of {theirs:.1f}; "
-            f"{'Wikipedia topics' if topics else 'movie sentences'}, {len(values)} seeds)")
+            f"{method.measured.texts}, {len(values)} seeds)")

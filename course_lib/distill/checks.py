@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from transformers import AutoTokenizer
 
-from course_lib.distill.plans import CLASSIFICATION, METHODS, Method
 from course_lib.distill.settings import Settings
-from course_lib.distill.students import with_classes
 from course_lib.distill.texts import Texts
 from course_lib.material.assets import asset
 from course_lib.material.teachers import TEACHERS, Teacher, load_teacher
+from course_lib.methods.specs import Made, with_classes
+from course_lib.methods.table import METHODS
+from course_lib.shared.method import CLASSIFICATION, Method
 
 
 def method_of(settings: Settings) -> Method:
@@ -35,7 +36,7 @@ def method_of(settings: Settings) -> Method:
 def teacher_of(settings: Settings, method: Method, texts: Texts) -> Teacher:
     """The teacher; for fine-tuning, the encoder with a new head for the classes of the data."""
     try:
-        if method.name == "labels":
+        if method.teacher == "none":
             return _with_new_head(settings.teacher, texts)
         return load_teacher(settings.teacher)
     except OSError as error:
@@ -58,10 +59,26 @@ def require_fit(method: Method, task: str, teacher: Teacher, texts: Texts) -> No
                          f"one of: {', '.join(can)}.")
     if method.needs_labels and not texts.class_names and task == CLASSIFICATION:
         raise ValueError(f"{method.name} needs labels, and the data has none. Say which column it is (--label NAME), "
-                         "or take a method that learns from the teacher alone: hinton, cached, bilstm, tinybert, "
-                         "minilm.")
+                         "or take a method that learns from the teacher alone: "
+                         f"{_names(lambda m: task in m.tasks and not m.needs_labels)}.")
     if task == CLASSIFICATION:
         class_numbers(texts.class_names, teacher)
+
+
+def require_readable(method: Method, made: Made) -> None:
+    """Raises: ValueError if a loss that compares tokens would compare those of two vocabularies."""
+    if made.own_tokens and method.same_tokens:
+        alike = _names(lambda m: not (m.same_tokens or m.teacher == "none"))
+        raise ValueError(
+            f"{method.name} compares teacher and student token by token, but this student reads other tokens than the "
+            f"teacher. Take a method that compares sentences only ({alike}), or a student that is made from the "
+            "teacher (--student half).")
+
+
+def _names(wanted: Callable[[Method], bool]) -> str:
+    """The methods of a kind; first those that ask least of their student."""
+    found = sorted(filter(wanted, METHODS.values()), key=lambda method: (method.same_tokens, method.own_student))
+    return ", ".join(method.name for method in found)
 
 
 def class_numbers(names: Sequence[str], teacher: Teacher) -> list[int]:

@@ -14,8 +14,8 @@ import torch
 import transformers
 
 from course_lib.distill.settings import Settings
-from course_lib.distill.students import Made
 from course_lib.distill.texts import Texts
+from course_lib.methods.specs import Made
 from course_lib.shared.files import write_atomically
 from course_lib.shared.parts import process_number, wait_for_all
 

@@ -30,23 +30,23 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from course_lib.distill.card import model_card, paper_we_you
-from course_lib.distill.checks import all_texts, class_numbers, method_of, require_fit, teacher_of
+from course_lib.distill.checks import all_texts, class_numbers, method_of, require_fit, require_readable, teacher_of
 from course_lib.distill.folder import begin_folder, is_same_run, save_student, write_json
 from course_lib.distill.memory import estimate, in_words
-from course_lib.distill.plans import CLASSIFICATION, MASKED_LM, Job, Method, Stage
 from course_lib.distill.settings import Settings
-from course_lib.distill.students import Made, by_spec, is_masked_lm
 from course_lib.distill.texts import Texts, read
 from course_lib.doctor import diagnose
 from course_lib.material.teachers import Teacher
 from course_lib.methods.cached import ask_teacher, attach, load_soft_labels
+from course_lib.methods.specs import Made, by_spec, is_masked_lm
 from course_lib.shared.batches import Batches, MaskedBatch, encode, in_order, pad, windows
 from course_lib.shared.clock import latency_ratio
 from course_lib.shared.files import write_atomically
 from course_lib.shared.measures import accuracy, agreement, evaluate_masked_lm, predict_logits
+from course_lib.shared.method import CLASSIFICATION, MASKED_LM, Job, Method, Stage
 from course_lib.shared.parts import begin, process_number, processes, wait_for_all
 from course_lib.shared.students import count_parameters
-from course_lib.shared.training import History, Recipe, autocast, train
+from course_lib.shared.training import History, autocast
 
 Say = Callable[[str], None]
 
@@ -74,13 +74,9 @@ def distill(settings: Settings, say: Say = print) -> dict:
     teacher = teacher_of(settings, method, texts)
     task = MASKED_LM if is_masked_lm(teacher.model) else CLASSIFICATION
     require_fit(method, task, teacher, texts)
-    made = by_spec(settings.student or method.student, settings.method, teacher, all_texts(texts),
+    made = by_spec(settings.student or method.student, method, teacher, all_texts(texts),
                    pairs="text_pair" in texts.splits["train"].column_names, seed=settings.seed)
-    if made.own_tokens and method.same_tokens:
-        raise ValueError(
-            f"{method.name} compares teacher and student token by token, but this student reads other tokens than the "
-            "teacher. Take a method that compares sentences only (hinton, cached, bilstm), or a student that is made "
-            "from the teacher (--student half).")
+    require_readable(method, made)
     say(f"Student: {count_parameters(made.model):,} parameters, {made.layers} layer(s); start: {made.start}.")
     begin_folder(folder, settings, texts)
     teacher.model.to(state.device)
@@ -124,7 +120,7 @@ class Run:
         if self.labels:
             numbers = class_numbers(self.texts.class_names, self.teacher)
             examples = [example | {"label": numbers[example["label"]]} for example in examples]
-        if self.method.name == "labels" or (split == "train" and not self.method.answers):
+        if self.method.teacher == "none" or (split == "train" and self.method.teacher == "live"):
             return examples
         return self._with_answers(examples, split)
 
@@ -148,7 +144,8 @@ class Run:
         if s.steps is not None or s.epochs is not None:
             changed |= {"steps": s.steps or 0, "epochs": s.epochs or 0.0}
         labels = self.labels or self.task == MASKED_LM  # the hidden words are labels, whatever columns the file has
-        job = Job(self.teacher.model, self.made, labels, s.recipe, s.preset, self.task, changed)
+        job = Job(self.teacher.model, self.made.layers, self.method.recipe_of(s.preset, s.recipe), self.made.copied,
+                  self.made.narrower_than(self.teacher.model), labels, s.preset, self.task, changed)
         for number, stage in enumerate(self.method.stages(job), start=1):
             self.histories[stage.name] = self._stage(stage, number)
 
@@ -157,24 +154,21 @@ class Run:
         batches = Batches(self.examples["train"], training.batch_size, seed=s.seed + number - 1,
                           collate=self.masked if stage.masked else self.plain)
         steps = training.steps or math.ceil(training.epochs * len(batches))
-        recipe = Recipe(steps=steps, learning_rate=training.learning_rate, warmup=training.warmup,
-                        schedule=training.schedule, accumulate=s.accumulate, precision=s.precision, seed=s.seed,
-                        evaluate_every=max(1, steps // 5), save_every=s.save_every)
+        recipe = training.recipe(steps=steps, accumulate=s.accumulate, precision=s.precision, seed=s.seed,
+                                 evaluate_every=max(1, steps // 5), save_every=s.save_every)
         self.say(f"{stage.name}: {steps:,} steps of {training.batch_size} examples, learning rate "
                  f"{training.learning_rate:g}, {steps / len(batches):.1f} epoch(s).")
         if number == 1 and isinstance(student, PreTrainedModel):
             examples = math.ceil(training.batch_size / s.accumulate / processes())
-            alone = self.method.name == "labels" or self.method.answers
-            need = estimate(student, None if alone else self.teacher.model, examples=examples, tokens=s.max_length,
+            beside = self.teacher.model if self.method.teacher == "live" else None
+            need = estimate(student, beside, examples=examples, tokens=s.max_length,
                             masked_lm=stage.masked, half=_in_bf16(s.precision, student.device.type))
             self.say(f"A step needs {in_words(need)} if the texts fill --max-length; --accumulate makes it less.")
-        stage.before(student)
-        history = train(student, batches, stage.terms, recipe, folder=self.folder / "checkpoints" / str(number),
-                        evaluate=self._evaluate, averaged_over=stage.averaged_over,
-                        parameters=stage.groups(student, training.learning_rate) if stage.groups else None)
+        student, history = stage.learn(student, batches, recipe, folder=self.folder / "checkpoints" / str(number),
+                                       evaluate=self._evaluate)
         self.last_terms, self.last_recipe = stage.terms, recipe
         self.last_batch = {name: tensor[:32] for name, tensor in batches[0].items()}
-        self.made = replace(self.made, model=stage.after(student) or student)
+        self.made = replace(self.made, model=student)
         return history
 
     def _evaluate(self, student: nn.Module) -> dict[str, float]:
@@ -193,7 +187,7 @@ class Run:
         found = {}
         if self.labels:
             found["accuracy"] = 100 * accuracy(logits, _column(rows, "label"))
-        if self.method.name != "labels":
+        if self.method.teacher != "none":
             found["agreement"] = 100 * agreement(logits, _column(rows, "teacher_logits"))
         return found
 
@@ -208,8 +202,9 @@ class Run:
                   **{name: round(value, 2) for name, value in self.scores(student, "test").items()}}
         result |= self._of_the_teacher()
         self._write_curves()
-        save_student(self.made, self.folder, model_card(self, result))
-        alone = self.method.name == "labels" or self.made.own_tokens
+        save_student(self.made, self.folder, model_card(self.settings, self.method, self.made, self.texts, self.teacher,
+                                                        result))
+        alone = self.method.teacher == "none" or self.made.own_tokens
         report = diagnose(student, None if alone else self.teacher.model, self.last_batch,
                           [self.last_recipe], list(self.histories.values())[-1],
                           terms=self.last_terms, tokenizer=None if self.made.own_tokens else self.made.tokenizer)
@@ -221,7 +216,7 @@ class Run:
         return result
 
     def _of_the_teacher(self) -> dict[str, float]:
-        if self.method.name == "labels":
+        if self.method.teacher == "none":
             return {}
         found, theirs = {}, self.teacher.model
         rows = self.texts.splits["test"]

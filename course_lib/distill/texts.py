@@ -11,7 +11,6 @@ left out and counted. Which split a text belongs to follows from the text itself
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 import re
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
-from course_lib.material.data import load_data, table
+from course_lib.material.data import hash_position, load_data, split_at, table
 
 LONGEST_LINE = 1_000_000  # characters; a longer one is an unclosed quotation mark, or no text
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -269,8 +268,7 @@ def _in_splits(rows: dict[str, list[Row]], names: list[str], reader: _Reader) ->
     test, validation = (0.0 if split in rows else 0.15 for split in ("test", "validation"))
     cut = {split: [] for split in SPLITS}
     for text, row in {_signature(row): row for row in reversed(rows["train"])}.items():  # the first of equal texts
-        place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48  # 0..1
-        cut["test" if place < test else "validation" if place < test + validation else "train"].append(row)
+        cut[split_at(hash_position(text), test=test, validation=validation)].append(row)
     splits = {split: rows[split] if split in rows and split != "train" else cut[split][::-1] for split in SPLITS}
     repeated = len(rows["train"]) - sum(len(part) for part in cut.values())
     if repeated:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -20,7 +21,7 @@ from course_lib.doctor.logit_loss import (
     recognise,
 )
 from course_lib.doctor.reading import CH1, CH3, CH5, CH7, CH8, CH9, COMMAS, executed_blocks, fresh_share
-from course_lib.doctor.report import Finding, compare
+from course_lib.doctor.report import Finding, Severity, compare
 from course_lib.shared.projections import price_of_collapse
 
 
@@ -156,6 +157,40 @@ def _temperature(case: Case, found: LogitLoss) -> Iterable[Finding]:
                       fix="HintonRecipe(temperature=2.0)")
 
 
+@dataclass(frozen=True)
+class Factor:
+    """Something that a code multiplies the soft loss with, though its weight does not say so.
+
+    name, severity: of the finding. what: in words. size: the factor. asked(recipe): the recipe wants it.
+    """
+
+    name: str
+    severity: Severity
+    what: str
+    size: float
+    asked: Callable[[Mapping[str, object]], bool]
+
+
+def _factors(found: LogitLoss, classes: int, sentences: int) -> list[Factor]:
+    """The five that codes have, for a loss of this temperature on so many rows."""
+    rows, T = found.rows, found.temperature
+    mean = "reduction='mean' divides by the classes too"
+
+    def averaged(recipe: Mapping[str, object]) -> bool:
+        return recipe.get("reduction") == "mean"
+
+    def unscaled(recipe: Mapping[str, object]) -> bool:
+        return recipe.get("scale_by_t_squared") is False
+
+    return [Factor("T squared", "warning", "T^2 is missing", T**-2, unscaled),
+            Factor("reduction", "error", mean, 1 / classes, averaged),
+            Factor("reduction", "error", f"{mean}, and T^2 is missing", 1 / classes / T**2,
+                   lambda recipe: averaged(recipe) and unscaled(recipe)),
+            Factor("reduction", "error", "reduction='batchmean' divides by the sentences, not by the tokens",
+                   rows / sentences, lambda recipe: False),
+            Factor("reduction", "error", "the sum over rows is not divided", float(rows), lambda recipe: False)]
+
+
 def _scale(case: Case, found: LogitLoss) -> Iterable[Finding]:
     """Compare the size of the soft gradient with weight * T^2 * KL, mean over rows; name the factor that is missing."""
     weight, source = _soft_weight(case, found)
@@ -163,37 +198,40 @@ def _scale(case: Case, found: LogitLoss) -> Iterable[Finding]:
         yield Finding("note", "scale of the loss", "factor in front of T^2 * KL, mean over rows", found.soft,
                       why="No recipe says which weight was meant.", chapter=CH1, fix="diagnose(..., recipe=recipe)")
         return
-    T, classes = found.temperature, case.student_logits.shape[-1]
-    factors = {"none": 1.0, "T^2 is missing": T**-2, "reduction='mean' divides by the classes too": 1 / classes,
-               "reduction='mean' divides by the classes too, and T^2 is missing": 1 / classes / T**2,
-               "reduction='batchmean' divides by the sentences, not by the tokens": found.rows / len(case.real),
-               "the sum over rows is not divided": float(found.rows)}
     ratio = found.soft / weight
-    reason = min(factors, key=lambda why: abs(math.log(ratio / factors[why])) if ratio > 0 else math.inf)
     what = f"size of the soft gradient relative to {weight:.3g} * T^2 * KL per row ({source})"
     if _swapped(case, found):
         yield Finding("warning", "weights", "the soft loss carries the hard weight, and the other way round; " + what,
                       ratio, "==", 1, chapter=CH1, fix="soft_weight * soft + hard_weight * hard",
                       why="Some codes let alpha weigh the hard loss, others the soft one. Name the two weights.")
-        return
-    close = ratio > 0 and abs(math.log(ratio / factors[reason])) < 0.1
-    if close and (reason == "none" or abs(factors[reason] - 1) < 0.1):
+    elif _near(ratio, 1.0):
         yield Finding("ok", "scale of the loss", what, ratio, "==", 1)
-        return
-    if not close:
+    elif factor := _factor_of(ratio, _factors(found, case.student_logits.shape[-1], len(case.real))):
+        yield _about(factor, ratio, what, case.recipe)
+    else:
         yield Finding("note", "scale of the loss", what, ratio, "==", 1, chapter=CH1,
                       why="Another factor than T^2, the classes or the batch stands in front of the loss.")
-        return
-    meant = case.recipe.get("as_in") == "code" or ("T^2" in reason and "classes" not in reason and
-                                                   case.recipe.get("scale_by_t_squared") is False)
-    meant |= case.recipe.get("reduction") == "mean" and "T^2" not in reason
-    name = "T squared" if reason.startswith("T^2") else "reduction"
-    severity = "note" if meant else "error" if name == "reduction" else "warning"
-    yield Finding(severity, name, f"{reason}: {what}", ratio, "==", 1, chapter=CH1,
-                  why=("The soft gradient shrinks like 1 / T^2, so the hard loss decides alone." if name == "T squared"
-                       else f"The soft loss is {ratio:.2g} times what its weight says; the other terms, or the "
-                            "learning rate, decide alone.") + (" The recipe asks for it." if meant else ""),
-                  fix="loss = F.kl_div(log_q, p, reduction='batchmean') * T**2  # rows = kept tokens, (rows, classes)")
+
+
+def _near(ratio: float, size: float) -> bool:
+    return ratio > 0 and abs(math.log(ratio / size)) < 0.1
+
+
+def _factor_of(ratio: float, factors: Sequence[Factor]) -> Factor | None:
+    """The factor nearest to the measured ratio, if it is near enough to be named."""
+    near = [factor for factor in factors if _near(ratio, factor.size)]
+    return min(near, key=lambda factor: abs(math.log(ratio / factor.size)), default=None)
+
+
+def _about(factor: Factor, ratio: float, what: str, recipe: Mapping[str, object]) -> Finding:
+    """What the doctor says of a factor; a note, if the recipe repeats a code or asks for it."""
+    asked = recipe.get("as_in") == "code" or factor.asked(recipe)
+    why = ("The soft gradient shrinks like 1 / T^2, so the hard loss decides alone." if factor.name == "T squared" else
+           f"The soft loss is {ratio:.2g} times what its weight says; the other terms, or the learning rate, decide "
+           "alone.")
+    return Finding("note" if asked else factor.severity, factor.name, f"{factor.what}: {what}", ratio, "==", 1,
+                   chapter=CH1, why=why + (" The recipe asks for it." if asked else ""),
+                   fix="loss = F.kl_div(log_q, p, reduction='batchmean') * T**2  # rows = kept tokens, (rows, classes)")
 
 
 def _soft_weight(case: Case, found: LogitLoss) -> tuple[float | None, str]:

@@ -12,15 +12,17 @@ import torch
 from transformers import PreTrainedModel
 
 from course_lib.experiments import records
+from course_lib.experiments.described import Live, Part, sentence_batches
 from course_lib.experiments.sentences import SEEDS, examples, prepare, scores, teacher
 from course_lib.methods import hinton
+from course_lib.methods.table import FRESH
 from course_lib.shared.batches import Batches
 from course_lib.shared.masking import IGNORED
+from course_lib.shared.method import Training
 from course_lib.shared.students import new_student
-from course_lib.shared.training import Recipe, train
 
-__all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "examples", "loss_terms", "poll_result", "prepare", "run", "scores",
-           "student", "teacher", "training_set"]
+__all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "examples", "live", "loss_terms", "poll_result", "prepare", "run",
+           "scores", "student", "teacher", "training", "training_set"]
 
 ABOUT = "Movie sentences, 2 x 128 student from scratch: labels alone against soft targets."
 SHAPE = {"layers": 2, "hidden": 128, "heads": 2, "intermediate": 512}
@@ -36,8 +38,8 @@ class Arm:
     temperature: float = 1.0
     labels: int = 0  # how many training sentences keep their label; 0: all of them
     text: int = 0  # how many training sentences are read at all; 0: all of them
-    steps: int = 500
-    learning_rate: float = 1e-3
+    steps: int = FRESH.steps
+    learning_rate: float = FRESH.learning_rate
 
 
 ARMS = {
@@ -77,11 +79,21 @@ def loss_terms(arm: Arm):
     return terms
 
 
+def training(arm: Arm, seed: int) -> tuple[PreTrainedModel, list[Part]]:
+    """The student of an arm and the one part of its training."""
+    numbers = Training(arm.learning_rate, steps=arm.steps, batch_size=BATCH_SIZE, precision="fp32")
+    return student(seed), [Part.of(loss_terms(arm), numbers, Batches(training_set(arm, seed), BATCH_SIZE, seed=seed))]
+
+
+def live() -> Live:
+    """A step with the teacher beside the student."""
+    return Live(student(0), teacher().model, sentence_batches())
+
+
 def run(arm_name: str, seed: int) -> dict[str, float]:
     """Train one student and measure it on the test split."""
-    arm, model = ARMS[arm_name], student(seed)
-    batches = Batches(training_set(arm, seed), BATCH_SIZE, seed=seed)
-    train(model, batches, loss_terms(arm), Recipe(steps=arm.steps, learning_rate=arm.learning_rate, seed=seed))
+    model, (part,) = training(ARMS[arm_name], seed)
+    part.learn(model, seed)
     return scores(model)
 
 

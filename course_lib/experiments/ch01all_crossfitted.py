@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from course_lib.experiments import few_labels
-from course_lib.experiments.ch01few_hinton import BATCH_SIZE, TRIALS, student
+from course_lib.experiments.ch01few_hinton import TRIALS, student, trained_and_measured
 from course_lib.experiments.few_labels import SEEDS, TRIAL_SEEDS, Answers
 from course_lib.material.data import load_data
-from course_lib.shared.batches import Batches
 from course_lib.shared.statistics import Prediction
-from course_lib.shared.training import Recipe, train
 
 __all__ = ["ABOUT", "ARMS", "PREDICTIONS", "SEEDS", "TRIALS", "TRIAL_SEEDS", "prepare", "run", "training_rows"]
 
@@ -68,9 +66,6 @@ def training_rows(arm: Arm) -> list[dict]:
 
 def run(arm_name: str, seed: int, trial: dict) -> dict:
     """Train one student and measure it."""
-    arm, model = ARMS[arm_name], student(seed)
-    start = few_labels.validation(model, SETTING)["validation"]
-    train(model, Batches(training_rows(arm), BATCH_SIZE, seed=seed),
-          few_labels.answer_terms(Answers(arm.target, arm.temperature, arm.hard_weight)), Recipe(**trial, seed=seed),
-          parameters=[{"params": list(model.parameters()), "fused": True}])
-    return few_labels.scores(model, SETTING) | {"start": start}
+    arm = ARMS[arm_name]
+    told = Answers(arm.target, arm.temperature, arm.hard_weight)
+    return trained_and_measured(student(seed), training_rows(arm), told, seed, trial, SETTING)

@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -22,25 +22,27 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.experiments import records, sentences
+from course_lib.experiments.described import Live, Part
 from course_lib.experiments.sentences import SEEDS, teacher
 from course_lib.material.assets import asset
 from course_lib.material.data import load_data
 from course_lib.material.word_vectors import glove
 from course_lib.methods import bilstm
 from course_lib.methods import bilstm_augmentation as augmentation
+from course_lib.methods.table import BILSTM
 from course_lib.mistakes import mutant
-from course_lib.shared.batches import Batches, pad
+from course_lib.shared import probes
+from course_lib.shared.batches import Batches, in_order, pad
 from course_lib.shared.clock import Latency, latency_ratio
 from course_lib.shared.masking import IGNORED
-from course_lib.shared.training import History, Recipe, train
+from course_lib.shared.method import Job, Stage
+from course_lib.shared.training import History, Recipe
 
 __all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "augmented", "fit", "latency", "lexicon", "made_up", "poll_result",
            "prepare", "run", "scores", "student", "tagged", "teacher", "vocabulary", "word_rows"]
 
 ABOUT = "Movie sentences, BiLSTM student: labels alone, the teacher's logits, and the same with augmented text."
-BATCH_SIZE = 50  # the paper's
 COPIES = 3  # new sentences per sentence; the paper made 20
-RECIPE = Recipe(steps=900, learning_rate=2e-3, precision="auto")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,15 @@ ARMS = {
 }
 
 MAIN = [name for name, arm in ARMS.items() if not arm.mistake]
+
+
+def stage(arm: Arm) -> Stage:
+    """The method's own stage with the arm's weight."""
+    return BILSTM.stages(Job(None, 1, BILSTM.recipe_of("laptop", {"alpha": arm.alpha})))[0]
+
+
+NUMBERS = stage(Arm()).training
+RECIPE, BATCH_SIZE = NUMBERS.recipe(), NUMBERS.batch_size
 
 # --- Words ------------------------------------------------------------------------------------------------------------
 
@@ -153,8 +164,7 @@ def training_set(arm: Arm) -> list[dict]:
 
 def loss_terms(arm: Arm):
     """The terms of the loss as the training loop wants them."""
-    recipe = bilstm.BilstmRecipe(alpha=arm.alpha)
-    return lambda model, batch: bilstm.terms(model, None, batch, recipe)
+    return stage(arm).terms
 
 
 def scores(model: nn.Module, split: str = "test") -> dict[str, float]:
@@ -162,11 +172,32 @@ def scores(model: nn.Module, split: str = "test") -> dict[str, float]:
     return sentences.scores(model, split, word_rows(split))
 
 
+def training(arm: Arm, seed: int) -> tuple[nn.Module, list[Part]]:
+    """The student of an arm and the one part of its training."""
+    return student(seed), [Part(stage(arm), Batches(training_set(arm), BATCH_SIZE, seed=seed))]
+
+
 def fit(model: nn.Module, arm: Arm, seed: int, recipe: Recipe = RECIPE, evaluate=None) -> History:
     """Train a student as the arm says."""
     batches = Batches(training_set(arm), BATCH_SIZE, seed=seed)
     with mutant(arm.mistake) if arm.mistake else nullcontext():
-        return train(model, batches, loss_terms(arm), Recipe(**recipe.__dict__ | {"seed": seed}), evaluate=evaluate)
+        return stage(arm).learn(model, batches, replace(recipe, seed=seed), evaluate=evaluate)[1]
+
+
+def live() -> Live:
+    """A step with the teacher beside the student: it reads the same sentences in its own tokens."""
+    rows = [row | {"words": word["input_ids"]} for row, word in
+            zip(sentences.examples("train"), word_rows("train"), strict=True)]
+
+    def both(some: list[dict]) -> dict[str, Tensor]:
+        tokens = pad([{"input_ids": row["input_ids"]} for row in some])
+        words = pad([{"input_ids": row["words"], "label": row["label"]} for row in some])
+        return words | {"tokens": tokens["input_ids"], "tokens_mask": tokens["attention_mask"]}
+
+    def ask(batch: dict[str, Tensor]) -> Tensor:
+        source = teacher().model.to(batch["tokens"].device)
+        return probes.teacher_logits_of(source, {"input_ids": batch["tokens"], "attention_mask": batch["tokens_mask"]})
+    return Live(student(0), None, in_order(rows[: 10 * BATCH_SIZE], BATCH_SIZE, both), ask)
 
 
 def bag_of_words(split: str = "test") -> Tensor:

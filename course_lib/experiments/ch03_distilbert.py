@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import DistilBertForMaskedLM, PreTrainedModel
 
 from course_lib.experiments import records
+from course_lib.experiments.described import Live, Part
 from course_lib.material.assets import DATA, cache_folder
 from course_lib.material.data import load_data
 from course_lib.material.teachers import Teacher, load_teacher
@@ -27,13 +28,15 @@ from course_lib.shared import layer_maps
 from course_lib.shared.batches import Batches, MaskedBatch, in_order, windows
 from course_lib.shared.files import write_atomically
 from course_lib.shared.masking import IGNORED
+from course_lib.shared.method import Step, Training
 from course_lib.shared.students import evaluating
-from course_lib.shared.training import Recipe, Terms, autocast, train
+from course_lib.shared.training import Terms, autocast
 
 ABOUT = "Wikipedia, masked LM, DistilBERT student of half depth: each loss left out, and the copy left out."
 SEEDS = range(5)
 LENGTH, BATCH_SIZE = 64, 16
-RECIPE = Recipe(steps=130, learning_rate=5e-4, precision="auto")
+NUMBERS = Training(5e-4, steps=130, batch_size=BATCH_SIZE)
+RECIPE = NUMBERS.recipe()
 COPIED = layer_maps.uniform(3, 6)[1:]  # blocks 2, 4, 6: the last one is the one that the head was made for
 LOWER = layer_maps.distilbert(3, 6)  # blocks 1, 3, 5: the other way to read "one layer out of two"
 
@@ -135,12 +138,39 @@ def training_batches(seed: int) -> Batches:
     return Batches(examples("train"), BATCH_SIZE, seed=seed, collate=MaskedBatch(teacher().tokenizer))
 
 
+def training(arm: Arm, seed: int) -> tuple[PreTrainedModel, list[Part]]:
+    """The student of an arm and the one part of its training."""
+    return student(seed, arm.copied), [Part.of(loss_terms(arm), NUMBERS, training_batches(seed), masked=True)]
+
+
 def run(arm_name: str, seed: int) -> dict[str, float]:
     """Train one student and measure it on the test split."""
-    arm = ARMS[arm_name]
-    model = student(seed, arm.copied)
-    train(model, training_batches(seed), loss_terms(arm), Recipe(**{**RECIPE.__dict__, "seed": seed}))
+    model, (part,) = training(ARMS[arm_name], seed)
+    part.learn(model, seed)
     return scores(model)
+
+
+def live() -> Live:
+    """A step with the teacher beside the student, on windows whose masks are drawn once."""
+    rows = windows(load_data("wikipedia")["train"].select(range(200)), teacher().tokenizer, LENGTH)
+    collate = MaskedBatch(teacher().tokenizer, generator=torch.Generator().manual_seed(0))
+
+    def batch(some: list[dict]) -> dict[str, Tensor]:
+        masked = collate(some)
+        return masked | {"token_type_ids": torch.zeros_like(masked["input_ids"])}
+    return Live(student(0), teacher().model, Batches(rows, BATCH_SIZE, collate=batch))
+
+
+def _hidden_words_only(model: nn.Module, source: nn.Module, batch: dict[str, Tensor]) -> list[Tensor]:
+    hidden_words, ours = batch["labels"] != IGNORED, last_states(model, batch)
+    with torch.no_grad():
+        word_logits(source, last_states(source, batch)[hidden_words])
+    return [word_logits(model, ours[hidden_words]), ours]
+
+
+# Beside the method's own step: this chapter's way, where the heads work on the hidden words only.
+MORE_STEPS = {"DistilBERT, hidden words": Step(lambda model, _, batch: loss_terms(ARMS[WHOLE])(model, batch),
+                                               _hidden_words_only)}
 
 
 # --- Measuring --------------------------------------------------------------------------------------------------------

@@ -35,10 +35,12 @@ from transformers import PreTrainedModel
 
 from course_lib.experiments import records, sentences
 from course_lib.experiments.answers import kept
+from course_lib.experiments.described import Live, Part, sentence_batches
 from course_lib.experiments.sentences import BATCH_SIZE, RECIPE, SEEDS, answer_losses, half_depth, scores, teacher
 from course_lib.material.teachers import TEACHERS, new_model
 from course_lib.methods import pkd
 from course_lib.methods.cached import SoftLabels, attach, keys_of
+from course_lib.methods.table import QUICK
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.batches import Batches, in_order
 from course_lib.shared.layer_maps import LayerMap
@@ -47,8 +49,8 @@ from course_lib.shared.students import evaluating
 from course_lib.shared.training import Terms, autocast
 
 __all__ = ["ABOUT", "ARMS", "LONGER", "MAIN", "PAPER_START", "SEEDS", "centred", "cls_distances", "examples",
-           "first_layers", "half_depth", "loss_terms", "poll_result", "prepare", "run", "scores", "start", "teacher",
-           "teacher_spread"]
+           "first_layers", "half_depth", "live", "loss_terms", "poll_result", "prepare", "run", "scores", "start",
+           "teacher", "teacher_spread", "training"]
 
 ABOUT = "Movie sentences, half depth: answers alone against answers and the [CLS] states of two teacher layers."
 SKIP, LAST = layer_maps.skip(3, 6), layer_maps.last(3, 6)
@@ -171,6 +173,17 @@ def teacher_states(batch: dict[str, Tensor]) -> dict[int, Tensor]:
     return dict(enumerate(states.unsqueeze(2).unbind(dim=1), start=1))  # (B, L, H) -> L x (B, 1, H)
 
 
+def training(arm: Arm, seed: int) -> tuple[PreTrainedModel, list[Part]]:
+    """The student of an arm and the one part of its training."""
+    numbers = replace(QUICK, steps=arm.steps) if isinstance(arm, Longer) else QUICK
+    return start(arm, seed), [Part.of(loss_terms(arm), numbers, Batches(examples("train"), BATCH_SIZE, seed=seed))]
+
+
+def live() -> Live:
+    """A step with the teacher beside the student."""
+    return Live(half_depth(0), teacher().model, sentence_batches())
+
+
 # --- Measuring --------------------------------------------------------------------------------------------------------
 
 
@@ -215,11 +228,11 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
     skip_distance, last_distance: `cls_distances` to teacher layers 2 and 4, and to 4 and 5. share_first, share_last:
     the patience term's share of the gradient in percent, on the first batch before and after training.
     """
-    arm, first = ARMS[arm_name], Batches(examples("train"), BATCH_SIZE, seed=seed)[0]
-    model, terms = start(arm, seed), loss_terms(arm)
+    arm = ARMS[arm_name]
+    model, (part,) = training(arm, seed)
+    terms, first = part.stage.terms, part.batches[0]
     before = gradient_shares(model, terms, first) if arm.layer_map else {}
-    recipe = replace(RECIPE, steps=arm.steps) if isinstance(arm, Longer) else RECIPE
-    sentences.fit(model, terms, seed, recipe, rows=examples("train"))
+    part.learn(model, seed)
     after = gradient_shares(model, terms, first) if arm.layer_map else {}
     away = cls_distances(model, {"skip_distance": SKIP, "last_distance": LAST})
     return scores(model) | {

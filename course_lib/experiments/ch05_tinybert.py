@@ -17,16 +17,18 @@ from functools import cache
 import torch
 from datasets import Dataset
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from course_lib.experiments import records, sentences
+from course_lib.experiments.described import Live, Part, sentence_batches
 from course_lib.experiments.sentences import BATCH_SIZE, SEEDS, examples, scores, teacher
 from course_lib.material.assets import DATA, cache_folder
 from course_lib.material.data import load_data
 from course_lib.material.teachers import Teacher, load_teacher
 from course_lib.material.word_vectors import glove
 from course_lib.methods import tinybert
+from course_lib.methods.table import TINYBERT
 from course_lib.methods.tinybert import TinyBertRecipe
 from course_lib.methods.tinybert_augmentation import augment, masked_lm_guesser, nearest_neighbours
 from course_lib.shared import layer_maps, probes
@@ -35,21 +37,30 @@ from course_lib.shared.files import write_atomically
 from course_lib.shared.layer_maps import LayerMap
 from course_lib.shared.masking import IGNORED, keep
 from course_lib.shared.measures import gradient_shares
+from course_lib.shared.method import Job, Stage
 from course_lib.shared.projections import price_of_collapse
 from course_lib.shared.seeds import paired_difference
 from course_lib.shared.starts import copy_factorised_embeddings
 from course_lib.shared.students import evaluating, new_student
-from course_lib.shared.training import History, Recipe, Terms, autocast, train
+from course_lib.shared.training import History, Terms, autocast
 
 __all__ = ["ABOUT", "ARMS", "LAYER_MAP", "SEEDS", "SHAPE", "WHOLE", "Arm", "augmented", "examples", "explained_states",
-           "first_stage", "inside_losses", "masked_lm", "new_sentences", "poll_result", "prepare", "run", "scores",
-           "second_stage", "student", "teacher"]
+           "first_stage", "inside_losses", "live", "masked_lm", "new_sentences", "poll_result", "prepare", "run",
+           "scores", "second_stage", "student", "teacher", "training"]
 
 ABOUT = "Movie sentences, 2 x 156 student from principal components: TinyBERT's two stages, and what they need."
 SHAPE = {"layers": 2, "hidden": 156, "intermediate": 600}  # 12 heads of 13: as many heads as the teacher
 LAYER_MAP = layer_maps.uniform(2, 6)  # ((0, 0), (1, 3), (2, 6))
 INSIDE = replace(tinybert.INTERMEDIATE, layer_map=LAYER_MAP)
-STEPS = (200, 150)  # of the two stages
+
+
+def stages(recipe: TinyBertRecipe, source: nn.Module | None = None) -> list[Stage]:
+    """The method's own two stages. source: the live teacher of the first one."""
+    return TINYBERT.stages(Job(source, SHAPE["layers"], recipe, narrow=True))
+
+
+NUMBERS = tuple(stage.training for stage in stages(INSIDE))
+STEPS = tuple(numbers.steps for numbers in NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,8 @@ class Arm:
     inside: TinyBertRecipe | None = None
     learns_from: str = "answers"  # in the second stage: "answers" (paper), "labels" or "both" (chapter 1)
     augmented: bool = False
-    inside_rate: float = 2e-3
-    rate: float = 1e-3
+    inside_rate: float = NUMBERS[0].learning_rate
+    rate: float = NUMBERS[1].learning_rate
 
 
 ARMS = {
@@ -100,34 +111,49 @@ def student(seed: int, *, projection: bool = False) -> PreTrainedModel:
 
 def inside_terms(recipe: TinyBertRecipe) -> Terms:
     """Stage 1: attention, hidden and embedding term; the live teacher reads the same batch, without gradients."""
-    def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return tinybert.terms(model, teacher().model, batch, recipe)
-    return terms
+    return stages(recipe, teacher().model)[0].terms
 
 
-def prediction_terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Stage 2: soft cross-entropy at temperature 1 with the teacher's stored logits."""
-    return {"prediction": tinybert.prediction_loss(probes.logits_of(model, batch), batch["teacher_logits"])}
-
-
-SECOND_TERMS = {"answers": prediction_terms, "labels": sentences.answer_terms(sentences.LABELS),
+# Stage 2, "answers": soft cross-entropy at temperature 1 with the teacher's stored logits.
+SECOND_TERMS = {"answers": stages(INSIDE)[1].terms, "labels": sentences.answer_terms(sentences.LABELS),
                 "both": sentences.answer_terms(sentences.LABELS_AND_ANSWERS)}
 
 
+def first_part(arm: Arm, seed: int, steps: int = STEPS[0]) -> Part:
+    """The inside of a student that has its projection."""
+    return Part.of(inside_terms(arm.inside), replace(NUMBERS[0], learning_rate=arm.inside_rate, steps=steps),
+                   _batches(arm, seed), after=tinybert.detach_projection)
+
+
+def second_part(arm: Arm, seed: int, steps: int = STEPS[1], skip: int = 0) -> Part:
+    """The predictions. skip: batches that the first stage has read, so that stage 2 goes on behind them."""
+    batches = _batches(arm, seed)
+    return Part.of(SECOND_TERMS[arm.learns_from], replace(NUMBERS[1], learning_rate=arm.rate, steps=steps),
+                   [batches[step] for step in range(skip, skip + steps)])
+
+
+def training(arm: Arm, seed: int) -> tuple[PreTrainedModel, list[Part]]:
+    """The student of an arm and its parts; all arms take the same number of steps."""
+    if not arm.inside:
+        return student(seed), [second_part(arm, seed, sum(STEPS))]
+    return student(seed, projection=True), [first_part(arm, seed), second_part(arm, seed, skip=STEPS[0])]
+
+
 def first_stage(model: PreTrainedModel, arm: Arm, seed: int, steps: int = STEPS[0]) -> History:
-    """Train the inside of a student that has its projection."""
-    recipe = Recipe(steps=steps, learning_rate=arm.inside_rate, schedule="constant", precision="auto", seed=seed)
-    return train(model, _batches(arm, seed), inside_terms(arm.inside), recipe)
+    """Train the inside of a student that has its projection, and leave it there to be looked at."""
+    part = first_part(arm, seed, steps)
+    return replace(part, stage=replace(part.stage, after=lambda _: None)).learn(model, seed)[1]
 
 
 def second_stage(model: PreTrainedModel, arm: Arm, seed: int, steps: int = STEPS[1], skip: int = 0, *,
                  evaluate: Callable | None = None, evaluate_every: int = 0) -> History:
-    """Train the predictions. skip: batches that the first stage has read, so that stage 2 goes on behind them."""
-    recipe = Recipe(steps=steps, learning_rate=arm.rate, precision="auto", seed=seed,
-                    evaluate_every=evaluate_every)
-    batches = _batches(arm, seed)
-    return train(model, [batches[step] for step in range(skip, skip + steps)], SECOND_TERMS[arm.learns_from], recipe,
-                 evaluate=evaluate)
+    """Train the predictions: `second_part`."""
+    return second_part(arm, seed, steps, skip).learn(model, seed, evaluate=evaluate, evaluate_every=evaluate_every)[1]
+
+
+def live() -> Live:
+    """A step with the teacher beside the student; its projection is there for both stages."""
+    return Live(student(0, projection=True), teacher().model, sentence_batches())
 
 
 def _batches(arm: Arm, seed: int) -> Batches:

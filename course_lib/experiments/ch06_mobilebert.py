@@ -20,12 +20,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.experiments import records
+from course_lib.experiments.described import Live, Part, sentence_batches
 from course_lib.experiments.sentences import (
     LABELS,
     LABELS_AND_ANSWERS,
@@ -43,12 +45,14 @@ from course_lib.methods.mobilebert_schedule import parameter_groups
 from course_lib.shared import probes
 from course_lib.shared.batches import Batches, in_order
 from course_lib.shared.masking import keep
+from course_lib.shared.method import Training
 from course_lib.shared.probes import Reading
 from course_lib.shared.students import count_parameters, evaluating, require_eval
-from course_lib.shared.training import History, Recipe, Terms, autocast, train
+from course_lib.shared.training import History, Terms, autocast
 
-__all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "Arm", "examples", "learn", "only_the_first", "phases_of", "poll_result",
-           "prepare", "run", "scores", "sizes", "student", "teacher", "terms_of", "transfer_terms", "unexplained"]
+__all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "Arm", "examples", "learn", "live", "only_the_first", "phases_of",
+           "poll_result", "prepare", "run", "scores", "sizes", "student", "teacher", "terms_of", "training",
+           "transfer_terms", "unexplained"]
 
 ABOUT = "Movie sentences, a thin student of full depth: three orders of learning the blocks and the task."
 BATCH_SIZE = 16  # half of the other chapters': the live teacher and six blocks make a step expensive
@@ -182,16 +186,33 @@ def learn(model: nn.Module, arm: Arm, seed: int, plan: list[Phase] | None = None
     Transfer keeps its rate, as the original nearly does; the rate of the task falls to 0. Every phase goes on with the
     batches behind those of the phase before. skip: batches that earlier phases have read.
     """
-    batches, histories = Batches(examples("train"), BATCH_SIZE, seed=seed), []
-    for phase in phases_of(arm) if plan is None else plan:
-        rate = arm.rate if phase.pretraining else arm.transfer_rate
-        recipe = Recipe(steps=phase.steps, learning_rate=rate, precision="auto", seed=seed,
-                        schedule="linear" if phase.pretraining else "constant", evaluate_every=evaluate_every)
-        read = [batches[step] for step in range(skip, skip + phase.steps)]
-        histories.append(train(model, read, terms_of(arm, phase), recipe, evaluate=evaluate,
-                               parameters=parameter_groups(model, phase, rate)))
+    return [part.learn(model, seed, evaluate=evaluate, evaluate_every=evaluate_every)[1]
+            for part in parts_of(arm, seed, phases_of(arm) if plan is None else plan, skip)]
+
+
+def parts_of(arm: Arm, seed: int, plan: list[Phase], skip: int = 0) -> Iterator[Part]:
+    """The phases of a plan with the batches that each of them reads."""
+    batches = Batches(examples("train"), BATCH_SIZE, seed=seed)
+    for phase in plan:
+        numbers = Training(arm.rate if phase.pretraining else arm.transfer_rate, steps=phase.steps,
+                           batch_size=BATCH_SIZE, schedule="linear" if phase.pretraining else "constant")
+        yield Part.of(terms_of(arm, phase), numbers, [batches[step] for step in range(skip, skip + phase.steps)],
+                      groups=partial(_groups, phase))
         skip += phase.steps
-    return histories
+
+
+def _groups(phase: Phase, model: nn.Module, rate: float) -> list[dict]:
+    return parameter_groups(model, phase, rate)
+
+
+def training(arm: Arm, seed: int) -> tuple[nn.Module, list[Part]]:
+    """The student of an arm and all its parts."""
+    return student(seed), list(parts_of(arm, seed, phases_of(arm)))
+
+
+def live() -> Live:
+    """A step with the teacher beside the student."""
+    return Live(student(0), teacher().model, sentence_batches(BATCH_SIZE))
 
 
 # --- Measuring --------------------------------------------------------------------------------------------------------

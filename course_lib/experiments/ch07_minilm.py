@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 
 import torch
@@ -19,27 +19,35 @@ from safetensors.torch import load_file, save_file
 from transformers import BertModel, PreTrainedModel
 
 from course_lib.experiments import records, sentences
+from course_lib.experiments.described import Live, Part, sentence_batches
 from course_lib.experiments.sentences import SEEDS, scores
 from course_lib.material.assets import cache_folder
 from course_lib.material.data import load_data
 from course_lib.material.teachers import asset_hash, load_encoder
 from course_lib.methods import minilm
 from course_lib.methods.minilm import MiniLmRecipe
+from course_lib.methods.table import MINILM, QUICK
 from course_lib.shared import layer_maps
 from course_lib.shared.batches import Batches, in_order, windows
 from course_lib.shared.files import write_atomically
+from course_lib.shared.method import Job, Training
 from course_lib.shared.starts import copy_factorised_embeddings, copy_layers
 from course_lib.shared.students import evaluating, new_student
-from course_lib.shared.training import History, Recipe, autocast, train
+from course_lib.shared.training import History, autocast
 
 __all__ = ["ABOUT", "ARMS", "SEEDS", "assistant", "distil", "fine_tune", "general_teacher", "general_text",
-           "half_depth", "narrow", "poll_result", "prepare", "relation_distance", "run", "scores"]
+           "half_depth", "live", "narrow", "poll_result", "prepare", "relation_distance", "run", "scores", "training"]
 
 ABOUT = "Relations of a general teacher copied on Wikipedia, then fine-tuning on movie sentences: two students."
-BATCH_SIZE = 32
+BATCH_SIZE = QUICK.batch_size
 WINDOW = 32  # tokens: as long as a movie sentence, and half the price of 64
 LEADS = 4000  # Wikipedia leads to learn from: about 14,000 windows, more than any run reads
 WIDTH = 192  # half the teacher's; its 12 heads are 16 wide
+
+
+def rate(*, copied: bool) -> float:
+    """The method's own learning rate for copying relations: smaller where layers start as copies."""
+    return MINILM.stages(Job(None, 3, MINILM.recipe_of("laptop"), copied=copied))[0].training.learning_rate
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Arm:
     copies: str = "nothing"  # a name in RELATIONS
     teacher: str = "general"  # or "assistant"
     distil_steps: int = 0
-    distil_rate: float = 1e-3
+    distil_rate: float = rate(copied=False)
     steps: int = 300  # of fine-tuning
     rate: float = 1e-3
 
@@ -60,7 +68,7 @@ RELATIONS = {
     "attention + values": MiniLmRecipe(),
     "QQ + KK + VV": MiniLmRecipe(version="v2", relation_heads=12),
 }
-COPIED = {"distil_rate": 5e-4, "rate": sentences.RECIPE.learning_rate}  # smaller steps than fresh layers want
+COPIED = {"distil_rate": rate(copied=True), "rate": QUICK.learning_rate}  # smaller steps than fresh layers want
 ASSISTANT = Arm("assistant", "attention + values", distil_steps=300, steps=0)
 
 ARMS = {
@@ -110,16 +118,39 @@ def half_depth(seed: int) -> PreTrainedModel:
 
 def distil(student: PreTrainedModel, teacher: PreTrainedModel, arm: Arm, seed: int, **options) -> History:
     """Step 1, without labels: copy the relations of the last layer on Wikipedia. Options are those of `train`."""
-    recipe = Recipe(steps=arm.distil_steps, learning_rate=arm.distil_rate, precision="auto", seed=seed)
-    batches = Batches(general_text("train"), BATCH_SIZE, seed=seed)
-    return train(student, batches, lambda model, batch: minilm.terms(model, teacher, batch, RELATIONS[arm.copies]),
-                 recipe, **options)
+    return relations_part(arm, seed, teacher).learn(student, seed, **options)[1]
 
 
 def fine_tune(student: PreTrainedModel, arm: Arm, seed: int) -> History:
     """Step 2, without a teacher: labels of the movie sentences."""
-    recipe = Recipe(steps=arm.steps, learning_rate=arm.rate, precision="auto")
-    return sentences.fit(student, sentences.answer_terms(sentences.LABELS), seed, recipe)
+    return labels_part(arm, seed).learn(student, seed)[1]
+
+
+def relations_part(arm: Arm, seed: int, teacher: PreTrainedModel) -> Part:
+    """The method's first stage with the arm's numbers, on Wikipedia."""
+    stage = MINILM.stages(Job(teacher, 3, RELATIONS[arm.copies]))[0]
+    numbers = Training(arm.distil_rate, steps=arm.distil_steps, batch_size=BATCH_SIZE)
+    return Part(replace(stage, training=numbers), Batches(general_text("train"), BATCH_SIZE, seed=seed))
+
+
+def labels_part(arm: Arm, seed: int) -> Part:
+    """Fine-tuning on the movie sentences."""
+    return Part.of(sentences.answer_terms(sentences.LABELS), replace(QUICK, learning_rate=arm.rate, steps=arm.steps),
+                   Batches(sentences.examples("train"), QUICK.batch_size, seed=seed))
+
+
+def training(arm: Arm, seed: int) -> tuple[PreTrainedModel, list[Part]]:
+    """The student of an arm and its parts."""
+    student = narrow(seed) if arm.student == "narrow" else half_depth(seed)
+    if not arm.distil_steps:
+        return student, [labels_part(arm, seed)]
+    teacher = assistant() if arm.teacher == "assistant" else general_teacher()
+    return student, [relations_part(arm, seed, teacher), labels_part(arm, seed)]
+
+
+def live() -> Live:
+    """A step with the teacher beside the student; the classifier's teacher and sentences, as for the other methods."""
+    return Live(sentences.half_depth(0), sentences.teacher().model, sentence_batches())
 
 
 @torch.no_grad()

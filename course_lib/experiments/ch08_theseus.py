@@ -23,17 +23,21 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.experiments import records, sentences
+from course_lib.experiments.described import Live, Part, sentence_batches
 from course_lib.experiments.sentences import SEEDS, examples, prepare, scores, teacher
 from course_lib.methods import theseus
+from course_lib.methods.table import QUICK, THESEUS
 from course_lib.methods.theseus import Theseus, TheseusRecipe, layer_path
 from course_lib.mistakes import mutant
-from course_lib.shared.batches import in_order
+from course_lib.shared.batches import Batches, in_order
 from course_lib.shared.measures import accuracy
+from course_lib.shared.method import Job
 from course_lib.shared.students import evaluating
 from course_lib.shared.training import History, autocast, rate_factor
 
-__all__ = ["ABOUT", "ARMS", "CONTROL", "MAIN", "SEEDS", "build", "examples", "path_accuracies",
-           "poll_result", "prepare", "run", "scores", "share_learned", "stretched", "teacher", "terms", "train_ship"]
+__all__ = ["ABOUT", "ARMS", "CONTROL", "MAIN", "SEEDS", "build", "examples", "live", "path_accuracies",
+           "poll_result", "prepare", "run", "scores", "share_learned", "stretched", "teacher", "terms", "train_ship",
+           "training", "typical"]
 
 ABOUT = "Movie sentences, half depth: labels alone against a predecessor that is replaced module by module."
 MODULES = 3
@@ -50,7 +54,7 @@ class Arm:
 
 
 HALF = TheseusRecipe(MODULES, "constant", rate=0.5, replacing_steps=STEPS // 2)
-LINEAR = TheseusRecipe(MODULES, "linear", base=0.3, k=0.0035)  # reaches 1 at batch 200
+LINEAR = replace(THESEUS.recipe["laptop"], successor_layers=MODULES)  # k = 0.0035: reaches 1 at batch 200
 
 ARMS = {
     "labels": Arm(),
@@ -76,9 +80,7 @@ def stretched(recipe: TheseusRecipe, steps: int) -> TheseusRecipe:
     return replace(recipe, k=recipe.k * STEPS / steps, replacing_steps=None if jump is None else jump * steps // STEPS)
 
 
-def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The task loss, as the training loop wants it."""
-    return theseus.terms(model, None, batch)
+terms = THESEUS.stages(Job(None, MODULES, LINEAR))[0].terms  # the task loss alone, whatever the schedule
 
 
 def train_ship(arm: Arm, seed: int, steps: int = STEPS, *, evaluate: Callable | None = None, evaluate_every: int = 0,
@@ -87,8 +89,7 @@ def train_ship(arm: Arm, seed: int, steps: int = STEPS, *, evaluate: Callable | 
 
     paths: a list to which the path of every training batch is appended.
     """
-    budget = replace(sentences.RECIPE, steps=steps, evaluate_every=evaluate_every)
-    ship = build(stretched(arm.replacing, steps))
+    ship, (part,) = training(arm, seed, steps)
 
     def watched(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         found = terms(model, batch)
@@ -97,7 +98,25 @@ def train_ship(arm: Arm, seed: int, steps: int = STEPS, *, evaluate: Callable | 
         return found
 
     with mutant(arm.mistake) if arm.mistake else nullcontext():
-        return ship, sentences.fit(ship, watched, seed, budget, evaluate=evaluate)
+        return Part(replace(part.stage, terms=watched), part.batches).learn(
+            ship, seed, evaluate=evaluate, evaluate_every=evaluate_every)
+
+
+def training(arm: Arm, seed: int, steps: int = STEPS) -> tuple[Theseus, list[Part]]:
+    """The ship of an arm and its one part."""
+    ship = build(stretched(arm.replacing, steps))
+    return ship, [Part.of(terms, replace(QUICK, steps=steps), Batches(examples("train"), QUICK.batch_size, seed=seed))]
+
+
+def typical(arm: Arm) -> Arm:
+    """The arm to be timed: at the constant rate that replaces as often in the mean. (Early batches are dearer.)"""
+    share, _ = share_learned(arm.replacing)
+    return replace(arm, replacing=TheseusRecipe(MODULES, "constant", rate=share))
+
+
+def live() -> Live:
+    """No teacher beside the student: the predecessor is part of the ship. Half of the modules are replaced."""
+    return Live(build(TheseusRecipe(MODULES, "constant", rate=0.5)), None, sentence_batches())
 
 
 def share_learned(recipe: TheseusRecipe) -> tuple[float, float]:

@@ -6,10 +6,9 @@ kept, so no arm runs it. All arms of a seed see the same batches in the same ord
 
 from __future__ import annotations
 
-import statistics
 import time
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -18,13 +17,17 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from course_lib.experiments import records
 from course_lib.experiments.answers import SPLITS, kept
+from course_lib.experiments.described import Live, Part
 from course_lib.material.data import load_data
 from course_lib.material.teachers import Teacher, load_teacher
 from course_lib.methods import cached
 from course_lib.methods.cached import SoftLabels, ask_teacher, attach
+from course_lib.methods.table import CACHED
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.batches import Batches, encode, in_order
+from course_lib.shared.clock import ratio_in_turns
 from course_lib.shared.measures import accuracy, agreement, calibration, count_parameters, predict_logits
+from course_lib.shared.method import Job, Training
 from course_lib.shared.starts import copy_factorised_embeddings, copy_layers
 from course_lib.shared.students import new_student
 from course_lib.shared.training import History, Recipe, autocast, train
@@ -43,7 +46,7 @@ class Arm:
     soft_weight: float = 0.5
     hard_weight: float = 0.5
     temperature: float = 2.0
-    learning_rate: float = 5e-4
+    learning_rate: float = cached.CachedRecipe.learning_rate
     start: str = "embeddings"  # what is copied: "embeddings", "first layer" (and the embeddings), or "narrow"
     cache: str = "right"  # or "shuffled": the stored rows were zipped with documents in another order
     model: str = "BERT"  # or "TF-IDF": word counts and logistic regression, no neural network at all
@@ -166,24 +169,31 @@ def paper_size(layers: int) -> PreTrainedModel:
 
 def loss_terms(arm: Arm):
     """The terms of the loss as the training loop wants them; the teacher is in the batch."""
-    recipe = cached.CachedRecipe(hard_weight=arm.hard_weight, soft_weight=arm.soft_weight, temperature=arm.temperature)
+    weights = {name: getattr(arm, name) for name in ("hard_weight", "soft_weight", "temperature")}
+    return CACHED.stages(Job(None, 1, CACHED.recipe_of("laptop", weights)))[0].terms
 
-    def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return cached.terms(model, None, batch, recipe)
 
-    return terms
+def part(arm: Arm, seed: int, steps: int | None = None) -> Part:
+    """The one part of an arm's training; `steps` replaces the arm's own number."""
+    rows = shuffled(examples("train"), seed) if arm.cache == "shuffled" else examples("train")
+    numbers = Training(arm.learning_rate, steps=arm.steps if steps is None else steps, batch_size=BATCH_SIZE)
+    return Part.of(loss_terms(arm), numbers, Batches(rows, BATCH_SIZE, seed=seed))
+
+
+def training(arm: Arm, seed: int) -> tuple[PreTrainedModel, list[Part]]:
+    """The student of an arm and the one part of its training. (TF-IDF has none.)"""
+    words = isinstance(arm, Longer) and arm.words
+    return student(seed, arm.start, train_words=words), [part(arm, seed)]
 
 
 def fit(model: nn.Module, arm: Arm, seed: int, *, steps: int | None = None) -> History:
     """Train one student on stored answers; `steps` replaces the arm's own number."""
-    rows = shuffled(examples("train"), seed) if arm.cache == "shuffled" else examples("train")
-    return train(model, Batches(rows, BATCH_SIZE, seed=seed), loss_terms(arm), recipe_of(arm, seed, steps))
+    return part(arm, seed, steps).learn(model, seed)[1]
 
 
-def recipe_of(arm: Arm, seed: int, steps: int | None = None) -> Recipe:
-    """The training loop's part of an arm."""
-    return Recipe(steps=arm.steps if steps is None else steps, learning_rate=arm.learning_rate, precision="auto",
-                  seed=seed)
+def live() -> Live:
+    """No teacher in the step: its answers are in the batch."""
+    return Live(student(0), None, Batches(examples("train"), BATCH_SIZE))
 
 
 def loss_ends(history: History) -> tuple[float, float]:
@@ -197,7 +207,7 @@ def doctor(model: nn.Module, arm: Arm, history: History, steps: int):
     from course_lib.doctor import diagnose
 
     batch = Batches(examples("train"), 16, seed=0)[0]
-    return diagnose(model, teacher().model, batch, recipe_of(arm, 0, steps), history, terms=loss_terms(arm))
+    return diagnose(model, teacher().model, batch, part(arm, 0, steps).recipe(), history, terms=loss_terms(arm))
 
 
 def live_against_cached(pairs: int = 5) -> float:
@@ -206,7 +216,7 @@ def live_against_cached(pairs: int = 5) -> float:
     optimizer, terms = torch.optim.AdamW(model.parameters(), lr=5e-4), loss_terms(arm)
     batch = in_order(examples("train")[:BATCH_SIZE], BATCH_SIZE)[0]
 
-    def seconds(live: bool) -> float:
+    def seconds(live: bool, _round: int) -> float:
         started = time.perf_counter()
         with autocast("auto"):
             row = {"teacher_log_probs": probes.teacher_logits_of(teacher().model, batch)} if live else {}
@@ -215,8 +225,7 @@ def live_against_cached(pairs: int = 5) -> float:
         optimizer.zero_grad()
         return time.perf_counter() - started
 
-    seconds(True), seconds(False)  # warm up
-    return statistics.median(seconds(True) / seconds(False) for _ in range(pairs))
+    return ratio_in_turns(partial(seconds, True), partial(seconds, False), pairs)[1]
 
 
 def scores(model: nn.Module, split: str = "test") -> dict[str, float]:
@@ -250,8 +259,8 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
     arm = ARMS[arm_name]
     if arm.model == "TF-IDF":
         return tf_idf_scores()
-    model = student(seed, arm.start, train_words=isinstance(arm, Longer) and arm.words)
-    first, last = loss_ends(fit(model, arm, seed))
+    model, (only,) = training(arm, seed)
+    first, last = loss_ends(only.learn(model, seed)[1])
     return scores(model) | {"loss_at_the_start": round(first, 4), "loss_at_the_end": round(last, 4),
                             "parameters": count_parameters(model)}
 

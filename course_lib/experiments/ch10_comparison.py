@@ -19,10 +19,9 @@ step costs, and the comparison counts cost, not steps.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import quantiles
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +29,12 @@ from transformers import PreTrainedModel
 
 from course_lib.experiments import ch01_hinton as ch01
 from course_lib.experiments import ch02_bilstm as ch02
-from course_lib.experiments import ch04_pkd as ch04
 from course_lib.experiments import ch05_tinybert as ch05
 from course_lib.experiments import ch06_mobilebert as ch06
 from course_lib.experiments import ch07_minilm as ch07
-from course_lib.experiments import ch08_theseus as ch08
 from course_lib.experiments import ch09_cached as ch09
-from course_lib.experiments import records, sentences
+from course_lib.experiments import described, measuring, records, sentences
+from course_lib.experiments.described import Part
 from course_lib.experiments.sentences import (
     BATCH_SIZE,
     LABELS,
@@ -48,24 +46,28 @@ from course_lib.experiments.sentences import (
     scores,
     teacher,
 )
+from course_lib.experiments.speed import training_cost
+from course_lib.experiments.speed.training_cost import Reader, Trained, without_words
 from course_lib.material.assets import DATA
 from course_lib.material.data import load_data
 from course_lib.methods.distilbert import cosine_loss
-from course_lib.methods.theseus import TheseusRecipe
+from course_lib.methods.table import CACHED, QUICK
+from course_lib.methods.table import METHODS as METHODS_OF_THE_COURSE
 from course_lib.notebook.views.pareto import Axis, Point, pareto_numbers
-from course_lib.shared.batches import Batches, pad
-from course_lib.shared.clock import latency_ratio
-from course_lib.shared.measures import count_parameters, gradient_shares
+from course_lib.shared.batches import Batches
+from course_lib.shared.clock import Latency
+from course_lib.shared.measures import gradient_shares
+from course_lib.shared.method import Compared, Method, Training
 from course_lib.shared.seeds import Difference, Interval, mean_and_interval, paired_difference
-from course_lib.shared.training import History, Recipe, Terms, autocast
+from course_lib.shared.training import History, Terms
 
-__all__ = ["ABOUT", "AIMS", "ARMS", "BORROWED", "METHODS", "SEEDS", "SITUATIONS", "STUDENTS", "XS", "Aim", "Arm",
-           "Phase", "asked", "choose", "cost", "document_classifier", "fit", "gain", "loss_terms", "numbers_of",
-           "one_layer", "phases", "points", "poll_result", "prepare", "profile", "reached", "retention", "run",
-           "scores", "start", "teacher", "timed_against_teacher", "values", "word_counts", "ys"]
+__all__ = ["ABOUT", "AIMS", "ARMS", "BORROWED", "METHODS", "SEEDS", "SITUATIONS", "STUDENTS", "XS", "Arm", "asked",
+           "choose", "cost", "document_classifier", "fit", "gain", "loss_terms", "numbers_of", "one_layer", "points",
+           "poll_result", "prepare", "profile", "reached", "retention", "run", "scores", "start", "teacher",
+           "timed_against_teacher", "trained", "training", "values", "without_words", "word_counts", "ys"]
 
 ABOUT = "Movie sentences, every method of the course: accuracy and agreement beside size, speed and cost of training."
-CACHED_RECIPE = replace(RECIPE, learning_rate=5e-4)  # chapter 9's rate, for a layer that is fresh
+FRESH_LAYER = replace(QUICK, learning_rate=CACHED.recipe["laptop"].learning_rate)  # chapter 9's rate
 # By chapter 4's rule: a tenth of the gradient on the first batch, before any training. The README's proportion (1
 # beside 5 + 2, so 1/7 here) would be 2 %, and "no difference" could mean "no pull". A run reports the share.
 COSINE_WEIGHT = 1.0
@@ -84,79 +86,69 @@ class Arm:
     temperature: float = 4.0
 
 
-ARMS = {
-    "2 x 128, labels": Arm("2 x 128"),
-    "Soft targets": Arm("2 x 128", "2 x 128, labels", "stored answers"),
-    "BiLSTM, labels": Arm("BiLSTM"),
-    "Distilled BiLSTM": Arm("BiLSTM", "BiLSTM, labels", "stored answers"),
-    "Distilled BiLSTM, more text": Arm("BiLSTM", "BiLSTM, labels", "stored answers", more_text=True),
-    "3 x 384, labels": Arm("3 x 384"),
-    "Answers": Arm("3 x 384", "3 x 384, labels", "stored answers"),
-    "DistilBERT": Arm("3 x 384", "3 x 384, labels", "stored answers + live", answers=True, cosine_weight=COSINE_WEIGHT),
-    "PKD": Arm("3 x 384", "3 x 384, labels", "stored states"),
-    "First layers, labels": Arm("3 x 384"),
-    "Theseus": Arm("3 x 384", "First layers, labels", "live"),
-    "General start, labels": Arm("3 x 384"),
-    "MiniLM": Arm("3 x 384", "General start, labels", "live"),
-    "3 x 192, labels": Arm("3 x 192"),
-    "MiniLM, narrow": Arm("3 x 192", "3 x 192, labels", "live"),
-    "2 x 156, labels": Arm("2 x 156"),
-    "TinyBERT": Arm("2 x 156", "2 x 156, labels", "stored answers + live"),
-    "TinyBERT, more text": Arm("2 x 156", "2 x 156, labels", "stored answers + live", more_text=True),
-    "6 thin blocks, labels": Arm("6 thin blocks"),
-    "MobileBERT": Arm("6 thin blocks", "6 thin blocks, labels", "stored answers + live"),
-    "1 x 384, labels": Arm("1 x 384"),
-    "1 layer, cached answers": Arm("1 x 384", "1 x 384, labels", "stored answers", answers=True, temperature=2.0),
+@dataclass(frozen=True)
+class Baseline:
+    """A student that learns from the labels alone. measured: experiment and arm; None: it is trained here."""
+
+    student: str
+    measured: tuple[str, str] | None = None
+
+
+# Which start stands beside which: every method names one of these as its baseline.
+BASELINES = {
+    "2 x 128, labels": Baseline("2 x 128", ("ch01", "labels")),
+    "BiLSTM, labels": Baseline("BiLSTM", ("ch02", "labels")),
+    "3 x 384, labels": Baseline("3 x 384", ("ch04", "labels")),
+    "First layers, labels": Baseline("3 x 384", ("ch08", "successor alone")),
+    "General start, labels": Baseline("3 x 384", ("ch07", "half depth, more fine-tuning")),
+    "3 x 192, labels": Baseline("3 x 192", ("ch07", "narrow, more fine-tuning")),
+    "2 x 156, labels": Baseline("2 x 156", ("ch05", "labels")),
+    "6 thin blocks, labels": Baseline("6 thin blocks", ("ch06", "labels")),
+    "1 x 384, labels": Baseline("1 x 384"),
 }
-BORROWED = {
-    "2 x 128, labels": ("ch01", "labels"),
-    "Soft targets": ("ch01", "both, T=4"),
-    "BiLSTM, labels": ("ch02", "labels"),
-    "Distilled BiLSTM": ("ch02", "logits"),
-    "Distilled BiLSTM, more text": ("ch02", "logits + augmented text"),
-    "3 x 384, labels": ("ch04", "labels"),
-    "Answers": ("ch04", "labels + answers"),
-    "PKD": ("ch04", "PKD-skip"),
-    "First layers, labels": ("ch08", "successor alone"),
-    "Theseus": ("ch08", "Theseus, linear"),
-    "General start, labels": ("ch07", "half depth, more fine-tuning"),
-    "MiniLM": ("ch07", "half depth, attention + values"),
-    "3 x 192, labels": ("ch07", "narrow, more fine-tuning"),
-    "MiniLM, narrow": ("ch07", "narrow, attention + values"),
-    "2 x 156, labels": ("ch05", "labels"),
-    "TinyBERT": ("ch05", ch05.WHOLE),
-    "TinyBERT, more text": ("ch05", "augmented text"),
-    "6 thin blocks, labels": ("ch06", "labels"),
-    "MobileBERT": ("ch06", "progressive"),
-}
-METHODS = [name for name, arm in ARMS.items() if arm.baseline]
+OWN = {"DistilBERT": {"answers": True, "cosine_weight": COSINE_WEIGHT},
+       "1 layer, cached answers": {"answers": True, "temperature": 2.0}}
 REFERENCE = "3 x 384, labels"  # the unit of cost: 300 steps of this arm are 1
 
 
-@dataclass(frozen=True)
-class Aim:
-    """What the course aimed for before it measured, near to what the papers report about BERT-base.
+def arms() -> dict[str, Arm]:
+    """Every baseline, and behind it the methods that are compared with it, as their records say.
 
-    kept: percent of the teacher's score. faster, smaller: how many times.
+    Raises: ValueError for a method whose baseline there is not.
     """
+    found = {}
+    for baseline, one in BASELINES.items():
+        found[baseline] = Arm(one.student)
+        for name, compared in all_compared().items():
+            if compared.baseline not in BASELINES:
+                raise ValueError(f"'{name}' names the baseline '{compared.baseline}'. There are: "
+                                 f"{', '.join(BASELINES)}.")
+            if compared.baseline == baseline:
+                found[name] = Arm(one.student, baseline, compared.needs, compared.more_text, **OWN.get(name, {}))
+    return found
 
-    kept: float
-    faster: float | None = None
-    smaller: float | None = None
+
+def all_compared() -> dict[str, Compared]:
+    """The arms of all methods, by their names."""
+    return {name: one for method in METHODS_OF_THE_COURSE.values() for name, one in method.compared.items()}
 
 
-AIMS = {
-    "DistilBERT": Aim(97, 1.6),
-    "PKD": Aim(98, 1.9),
-    "Theseus": Aim(98, 1.9),
-    "MiniLM": Aim(99, smaller=2.0),
-    "TinyBERT": Aim(96, 9.0, 7.5),
-    "TinyBERT, more text": Aim(96, 9.0, 7.5),
-    "MobileBERT": Aim(97, 5.0, 4.3),
-    "Distilled BiLSTM": Aim(95, 15.0),
-    "Distilled BiLSTM, more text": Aim(95, 15.0),
-}
+def borrowed() -> dict[str, tuple[str, str]]:
+    """The arms that a chapter measures: their names here -> experiment and arm."""
+    measured = {name: one.measured for name, one in BASELINES.items()}
+    measured |= {name: one.measured and (one.measured.experiment, one.measured.arm)
+                 for name, one in all_compared().items()}
+    return {name: measured[name] for name in arms() if measured[name]}
 
+
+def as_described(name: str) -> Method | None:
+    """The method whose record alone says how this arm is trained; None for the arms of a chapter, and OWN ones."""
+    return next((method for method in METHODS_OF_THE_COURSE.values() if name in method.compared
+                 and name not in OWN and not method.compared[name].measured), None)
+
+
+ARMS, BORROWED = arms(), borrowed()
+METHODS = [name for name, arm in ARMS.items() if arm.baseline]
 
 # --- Own arms ---------------------------------------------------------------------------------------------------------
 
@@ -171,9 +163,16 @@ def start(arm: Arm, seed: int) -> PreTrainedModel:
     return one_layer(seed) if arm.student == "1 x 384" else half_depth(seed)
 
 
-def recipe_of(arm: Arm) -> Recipe:
+def numbers_for(arm: Arm) -> Training:
     """The common budget; a fresh layer learns faster than a copied one."""
-    return CACHED_RECIPE if arm.student == "1 x 384" else RECIPE
+    return FRESH_LAYER if arm.student == "1 x 384" else QUICK
+
+
+def training(arm: Arm, seed: int, steps: int = 0) -> tuple[PreTrainedModel, list[Part]]:
+    """The student of an own arm and the one part of its training."""
+    numbers = numbers_for(arm)
+    return start(arm, seed), [Part.of(loss_terms(arm), replace(numbers, steps=steps or numbers.steps),
+                                      Batches(sentences.examples("train"), BATCH_SIZE, seed=seed))]
 
 
 def loss_terms(arm: Arm) -> Terms:
@@ -195,9 +194,8 @@ def loss_terms(arm: Arm) -> Terms:
 def fit(model: nn.Module, arm: Arm, seed: int, steps: int | None = None, *, evaluate: Callable | None = None,
         evaluate_every: int = 0) -> History:
     """Train a student as an own arm says. steps: another number than the budget's."""
-    recipe = recipe_of(arm)
-    recipe = replace(recipe, steps=steps or recipe.steps, evaluate_every=evaluate_every)
-    return sentences.fit(model, loss_terms(arm), seed, recipe, evaluate=evaluate)
+    _, (part,) = training(arm, seed, steps or 0)
+    return part.learn(model, seed, evaluate=evaluate, evaluate_every=evaluate_every)[1]
 
 
 def prepare() -> None:
@@ -207,11 +205,13 @@ def prepare() -> None:
 
 def run(arm_name: str, seed: int) -> dict[str, float]:
     """Train one student and measure it on the test split. share_...: the cosine term's share of the gradient."""
+    if method := as_described(arm_name):
+        return described.run(method, seed)
     arm = ARMS[arm_name]
-    model, terms = start(arm, seed), loss_terms(arm)
-    first = Batches(sentences.examples("train"), BATCH_SIZE, seed=seed)[0]
+    model, (part,) = training(arm, seed)
+    terms, first = part.stage.terms, part.batches[0]
     shares = {"share_first": gradient_shares(model, terms, first)} if arm.cosine_weight else {}
-    fit(model, arm, seed)
+    part.learn(model, seed)
     if arm.cosine_weight:
         shares["share_last"] = gradient_shares(model, terms, first)
     return scores(model) | {name: round(found["cosine"], 1) for name, found in shares.items()}
@@ -219,204 +219,51 @@ def run(arm_name: str, seed: int) -> dict[str, float]:
 
 # --- What no training run says: size, speed, cost ---------------------------------------------------------------------
 
-STUDENTS: dict[str, Callable[[], nn.Module]] = {
-    "2 x 128": lambda: ch01.student(0),
-    "BiLSTM": lambda: ch02.student(0),
-    "3 x 384": lambda: half_depth(0),
-    "3 x 192": lambda: ch07.narrow(0),
-    "2 x 156": lambda: ch05.student(0),
-    "6 thin blocks": lambda: ch06.student(0),
-    "1 x 384": lambda: one_layer(0),
+STUDENTS = {
+    "2 x 128": Reader(lambda: ch01.student(0)),
+    "BiLSTM": Reader(lambda: ch02.student(0), lambda: ch02.word_rows("test")),
+    "3 x 384": Reader(lambda: half_depth(0)),
+    "3 x 192": Reader(lambda: ch07.narrow(0)),
+    "2 x 156": Reader(lambda: ch05.student(0)),
+    "6 thin blocks": Reader(lambda: ch06.student(0)),
+    "1 x 384": Reader(lambda: one_layer(0)),
 }
 
 
-def without_words(model: nn.Module) -> int:
-    """Parameters that are not word embeddings: what the layers hold, whatever the vocabulary."""
-    if isinstance(model, ch02.bilstm.BiLstm):
-        return model.parameters_without_embeddings
-    return sum(p.numel() for name, p in model.named_parameters() if "word_embeddings" not in name)
+# What the course aimed for; students with words of their own stand last.
+AIMS = {name: all_compared()[name].aim for name in sorted(METHODS, key=lambda name: bool(
+    STUDENTS[ARMS[name].student].rows)) if all_compared()[name].aim}
 
 
-def timed_against_teacher(name: str, model: nn.Module, count: int, repeats: int):
+def timed_against_teacher(name: str, model: nn.Module, count: int, repeats: int) -> Latency:
     """`latency_ratio` on `count` test sentences of about median length; the BiLSTM reads them as its own words."""
-    rows = sentences.examples("test")
-    middle = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-    chosen = middle[len(rows) // 2 - count // 2 :][:count]
-    mine = ch02.word_rows("test") if name == "BiLSTM" else rows
-    own, theirs = (pad([mine[i] for i in chosen]), pad([rows[i] for i in chosen]))
-    return latency_ratio(model, teacher().model, own, repeats, teacher_batch=theirs)
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One part of a training: so many steps of this student, with this loss, on these batches."""
-
-    model: nn.Module
-    terms: Terms
-    batches: Batches
-    recipe: Recipe
-
-
-def phases(name: str) -> list[Phase]:
-    """The training of an arm as its chapter does it, to be timed: nothing is trained to its end."""
-    if name not in BORROWED:
-        arm = ARMS[name]
-        return [Phase(start(arm, 0), loss_terms(arm), _sentences(), recipe_of(arm))]
-    source, theirs = BORROWED[name]
-    return _PHASES[source](theirs)
-
-
-def _sentences(rows: list[dict] | None = None) -> Batches:
-    return Batches(sentences.examples("train") if rows is None else rows, BATCH_SIZE)
-
-
-def _soft_targets(name: str) -> list[Phase]:
-    arm = ch01.ARMS[name]
-    recipe = Recipe(steps=arm.steps, learning_rate=arm.learning_rate)
-    return [Phase(ch01.student(0), ch01.loss_terms(arm), Batches(ch01.training_set(arm, 0), ch01.BATCH_SIZE), recipe)]
-
-
-def _bilstm(name: str) -> list[Phase]:
-    arm = ch02.ARMS[name]
-    batches = Batches(ch02.training_set(arm), ch02.BATCH_SIZE)
-    return [Phase(ch02.student(0), ch02.loss_terms(arm), batches, ch02.RECIPE)]
-
-
-def _pkd(name: str) -> list[Phase]:
-    arm = ch04.ARMS[name]
-    return [Phase(ch04.start(arm, 0), ch04.loss_terms(arm), _sentences(ch04.examples("train")), RECIPE)]
-
-
-def _tinybert(name: str) -> list[Phase]:
-    arm, model = ch05.ARMS[name], ch05.student(0, projection=True)
-    batches = _sentences(ch05.examples("train") + ch05.augmented() if arm.augmented else None)
-    inside, rest = (Recipe(steps=steps, learning_rate=rate, precision="auto")
-                    for steps, rate in zip(ch05.STEPS, (arm.inside_rate, arm.rate), strict=True))
-    if not arm.inside:
-        whole = replace(rest, steps=sum(ch05.STEPS))
-        return [Phase(ch05.student(0), ch05.SECOND_TERMS[arm.learns_from], batches, whole)]
-    return [Phase(model, ch05.inside_terms(arm.inside), batches, inside),
-            Phase(ch05.student(0), ch05.SECOND_TERMS[arm.learns_from], batches, rest)]
-
-
-def _mobilebert(name: str) -> list[Phase]:
-    arm, model = ch06.ARMS[name], ch06.student(0)
-    return [Phase(model, ch06.terms_of(arm, part), Batches(sentences.examples("train"), ch06.BATCH_SIZE),
-                  Recipe(steps=part.steps, learning_rate=arm.rate, precision="auto")) for part in ch06.phases_of(arm)]
-
-
-def _minilm(name: str) -> list[Phase]:
-    arm = ch07.ARMS[name]
-    student = (ch07.narrow if arm.student == "narrow" else ch07.half_depth)(0)
-    found = [Phase(student, sentences.answer_terms(sentences.LABELS), _sentences(),
-                   Recipe(steps=arm.steps, learning_rate=arm.rate, precision="auto"))]
-    if arm.distil_steps:
-        relations = ch07.RELATIONS[arm.copies]
-        found.insert(0, Phase(student, lambda model, batch: ch07.minilm.terms(
-            model, ch07.general_teacher(), batch, relations), Batches(ch07.general_text("train"), ch07.BATCH_SIZE),
-            Recipe(steps=arm.distil_steps, learning_rate=arm.distil_rate, precision="auto")))
-    return found
-
-
-def _theseus(name: str) -> list[Phase]:
-    """At the constant rate that replaces as often in the mean: its first batches would be dearer than the others."""
-    share, _ = ch08.share_learned(ch08.ARMS[name].replacing)
-    ship = ch08.build(TheseusRecipe(ch08.MODULES, "constant", rate=share))
-    return [Phase(ship, ch08.terms, _sentences(), RECIPE)]
-
-
-_PHASES = {"ch01": _soft_targets, "ch02": _bilstm, "ch04": _pkd, "ch05": _tinybert, "ch06": _mobilebert,
-           "ch07": _minilm, "ch08": _theseus}
+    return training_cost.timed_against_teacher(STUDENTS[name], model, count, repeats)
 
 
 def asked(name: str) -> int:
     """How many sentences the teacher answers once, before training, for an arm."""
     if "stored" not in ARMS[name].teacher:
         return 0
-    more = {"ch02": ch02.augmented, "ch05": ch05.augmented}[BORROWED[name][0]]() if ARMS[name].more_text else []
+    more = measuring.experiment(BORROWED[name][0]).augmented() if ARMS[name].more_text else []
     return len(load_data("sentiment")["train"]) + len(more)
 
 
-def _step(phase: Phase) -> Callable[[int], float]:
-    """A function that makes training step i and says how many seconds it took."""
-    learning = [p for p in phase.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=phase.recipe.learning_rate)
-    phase.model.train()
-
-    def step(i: int) -> float:
-        batch = phase.batches[i]
-        started = time.perf_counter()
-        with autocast(phase.recipe.precision):
-            losses = phase.terms(phase.model, batch)
-        sum(losses.values()).backward()
-        torch.nn.utils.clip_grad_norm_(learning, phase.recipe.clip)
-        optimizer.step()
-        phase.model.zero_grad()
-        return time.perf_counter() - started
-    return step
-
-
-def ratio_in_turns(ours: Callable[[int], float], reference: Callable[[int], float], pairs: int) -> list[float]:
-    """Quartiles [low, middle, high] of  ours(i) / reference(i),  the two in turns; who goes first changes."""
-    found = []
-    for i in range(-2, pairs):  # the first two only warm up
-        order = (ours, reference) if i % 2 == 0 else (reference, ours)
-        times = [one(i + 2) for one in order]
-        found.append(times[0] / times[1] if i % 2 == 0 else times[1] / times[0])
-    return [round(value, 4) for value in quantiles(found[2:], n=4, method="inclusive")]
-
-
-def _asking() -> Callable[[int], float]:
-    """The teacher reads one training batch, as it does when its answers are stored."""
-    batches = _sentences()
-
-    def read(i: int) -> float:
-        batch = batches[i]
-        started = time.perf_counter()
-        with torch.no_grad(), autocast(RECIPE.precision):
-            teacher().model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        return time.perf_counter() - started
-    return read
+def trained(name: str) -> Trained:
+    """The training of an arm as its chapter, or the method's record, does it."""
+    if name in BORROWED:
+        source, theirs = BORROWED[name]
+        chapter = measuring.experiment(source)
+        arm = getattr(chapter, "typical", lambda arm: arm)(chapter.ARMS[theirs])
+        return Trained(*chapter.training(arm, 0), asked(name))
+    if method := as_described(name):
+        student, parts = described.training(method, 0)
+        return Trained(student.model, parts, asked(name))
+    return Trained(*training(ARMS[name], 0), asked(name))
 
 
 def profile(pairs: int = 15) -> dict:
-    """Size, latency and training cost: everything that depends on a machine is a ratio, with its quartiles.
-
-    teacher: accuracy, parameters, and the price of asking it about one batch. students: parameters; time of a forward
-    pass as a share of the teacher's (float32), for one sentence and for 32. training: per arm its phases, each with the
-    number of steps, sentences per step and time of a step as a multiple of the reference arm's step.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return {"threads": 1, "pairs": pairs, "teacher": _teacher_profile(pairs),
-                "students": {name: _student_profile(name, pairs) for name in STUDENTS},
-                "training": {name: _training_profile(name, pairs) for name in ARMS}}
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _teacher_profile(pairs: int) -> dict:
-    """The accuracy is that of the teacher's card, as in all chapters."""
-    return {"accuracy": teacher().card["accuracy_percent"]["test"], "parameters": count_parameters(teacher().model),
-            "without_words": without_words(teacher().model),
-            "asking": ratio_in_turns(_asking(), _step(phases(REFERENCE)[0]), pairs)}
-
-
-def _student_profile(name: str, pairs: int) -> dict:
-    model = STUDENTS[name]()
-    found = {"parameters": count_parameters(model), "without_words": without_words(model)}
-    for count, repeats in ((1, 4 * pairs), (32, pairs)):
-        took = timed_against_teacher(name, model, count, repeats)
-        low, high = took.ratio_quartiles
-        found[f"latency_{count}"] = [round(value, 4) for value in (low, took.ratio, high)]
-    return found
-
-
-def _training_profile(name: str, pairs: int) -> dict:
-    return {"asked": asked(name), "phases": [
-        {"steps": phase.recipe.steps, "sentences": phase.batches.batch_size,
-         "step": ratio_in_turns(_step(phase), _step(phases(REFERENCE)[0]), pairs)} for phase in phases(name)]}
+    """Size, latency and training cost of all arms: see `training_cost.profile`."""
+    return training_cost.profile({name: partial(trained, name) for name in ARMS}, STUDENTS, REFERENCE, pairs)
 
 
 # --- Reading the record -----------------------------------------------------------------------------------------------

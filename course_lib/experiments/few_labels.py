@@ -138,7 +138,7 @@ def right_answers(model: nn.Module, name: str, split: str, max_length: int | Non
 def scores(model: nn.Module, name: str, max_length: int | None = None) -> dict:
     """What a run leaves behind: accuracy on test and validation in percent, and every test answer, packed."""
     right = right_answers(model, name, "test", max_length)
-    return {"accuracy": round(100 * right.mean(), 2), "validation": validation(model, name, max_length)["validation"],
+    return {"accuracy": round(100 * float(right.mean()), 2), **validation(model, name, max_length),
             "right": {"accuracy": pack(right)}}
 
 

@@ -27,7 +27,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, is_dataclass
 from multiprocessing import get_context
 from types import ModuleType
@@ -77,11 +77,12 @@ def measure(name: str) -> dict:
     record |= {"arms": arms, "runs": kept, "command": f"python -m course_lib.experiments {name}", "where": _where()}
     if borrowed:
         records.write(name, record)
-    if hasattr(module, "TRIALS"):
-        record["trials"] = [r for r in record.get("trials", []) if r["arm"] in same and r["trial"] in module.TRIALS]
-        _measure_claims(name, module, record)
-    else:
-        _work(name, module, record, [(arm, seed) for arm in arms for seed in module.SEEDS])
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _start_worker, (os.getpid(),)) as pool:
+        if hasattr(module, "TRIALS"):
+            record["trials"] = [r for r in record.get("trials", []) if r["arm"] in same and r["trial"] in module.TRIALS]
+            _measure_claims(pool, module, record)
+        else:
+            _work(pool, module, record, [(arm, seed) for arm in arms for seed in module.SEEDS])
     if hasattr(module, "profile") and "profile" not in record:
         record["profile"] = module.profile()  # in this process, which nothing of ours disturbs any more
         records.write(name, record)
@@ -94,21 +95,21 @@ def _described(module: ModuleType) -> dict[str, dict]:
     return json.loads(json.dumps(arms))
 
 
-def _work(name: str, module: ModuleType, record: dict, jobs: list[tuple], into: str = "runs") -> None:
+def _work(pool: Executor, module: ModuleType, record: dict, jobs: list[tuple], into: str = "runs") -> None:
     """Do the jobs (arguments of `run`) that the record has no row of yet; write the record after each."""
+    name = record["experiment"]
     missing = [job for job in jobs if not any(_job(row)[: len(job)] == job for row in record[into])]
     if missing:
         module.prepare()
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _start_worker, (os.getpid(),)) as pool:
-        for done in as_completed(runs := [pool.submit(_run, name, *job) for job in missing]):
-            if done.exception():
-                continue  # the other runs are worth keeping; the error is raised at the end
-            record[into].append(done.result())
-            record[into].sort(key=_in_order_of(record["arms"]))
-            records.write(name, record)
-            print(name, {k: v for k, v in done.result().items() if k != "right"}, flush=True)
-        for run in runs:
-            run.result()
+    for done in as_completed(runs := [pool.submit(_run, name, *job) for job in missing]):
+        if done.exception():
+            continue  # the other runs are worth keeping; the error is raised at the end
+        record[into].append(done.result())
+        record[into].sort(key=_in_order_of(record["arms"]))
+        records.write(name, record)
+        print(name, {k: v for k, v in done.result().items() if k != "right"}, flush=True)
+    for run in runs:
+        run.result()
 
 
 def _in_order_of(arms: dict[str, dict]) -> Callable[[dict], tuple]:
@@ -121,20 +122,20 @@ def _job(row: dict) -> tuple:
     return row["arm"], row["seed"], row.get("trial")
 
 
-def _measure_claims(name: str, module: ModuleType, record: dict) -> None:
+def _measure_claims(pool: Executor, module: ModuleType, record: dict) -> None:
     """Arm by arm: try every trial, choose, run the other seeds, judge the predictions that have their runs."""
     record["chosen"] = {}
     for arm in record["arms"]:
-        _work(name, module, record, [(arm, seed, trial) for trial in module.TRIALS for seed in module.TRIAL_SEEDS],
+        _work(pool, module, record, [(arm, seed, trial) for trial in module.TRIALS for seed in module.TRIAL_SEEDS],
               "trials")
         best = record["chosen"][arm] = chosen(record["trials"], arm, module.TRIALS)
         of_trials = [r for r in record["trials"] if (r["arm"], r["trial"]) == (arm, best) and r["seed"] in module.SEEDS]
         others = [r for r in record["runs"] if r["arm"] != arm or (r["trial"] == best and r["seed"] not in
                                                                    [t["seed"] for t in of_trials])]
         record["runs"] = sorted(others + of_trials, key=_in_order_of(record["arms"]))
-        _work(name, module, record, [(arm, seed, best) for seed in module.SEEDS])
+        _work(pool, module, record, [(arm, seed, best) for seed in module.SEEDS])
         record["predictions"] = judge(record, module.PREDICTIONS, len(module.SEEDS))
-        records.write(name, record)
+        records.write(record["experiment"], record)
 
 
 def chosen(trials: list[dict], arm: str, options: list[dict]) -> dict:

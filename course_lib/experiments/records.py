@@ -10,7 +10,7 @@ import numpy as np
 from course_lib.material.assets import DATA
 from course_lib.notebook.results import Line, Verdicts
 from course_lib.shared.files import write_atomically
-from course_lib.shared.seeds import mean_and_interval, paired_difference
+from course_lib.shared.seeds import Difference, Interval, mean_and_interval, paired_difference
 from course_lib.shared.statistics import unpack
 
 
@@ -69,6 +69,12 @@ def right_of(record: dict, arm: str, measure: str = "accuracy") -> np.ndarray:
 def predictions(name: str) -> list[dict]:
     """What the experiment predicted, each with its gain [mean, low, high] in points and its verdict."""
     return load(name)["predictions"]
+
+
+def claims(name: str) -> dict[str, Difference]:
+    """The gains of the predictions by claim, for a table (`notebook.results.Claims`): points, with Holm's intervals."""
+    return {p["claim"]: Difference(Interval(p["gain"][0], float("nan"), *p["gain"][1:], p["seeds"]), p["verdict"])
+            for p in predictions(name)}
 
 
 def summary(name: str, number: str, baseline: str, arms: list[str] | None = None) -> Verdicts:

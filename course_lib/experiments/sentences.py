@@ -18,6 +18,7 @@ from course_lib.material.data import load_data
 from course_lib.material.teachers import Teacher, load_teacher
 from course_lib.methods import hinton
 from course_lib.methods.cached import ask_teacher, attach
+from course_lib.methods.table import HINTON, QUICK
 from course_lib.shared import layer_maps
 from course_lib.shared.batches import Batches, encode, in_order
 from course_lib.shared.layer_maps import LayerMap
@@ -28,8 +29,7 @@ from course_lib.shared.training import History, Recipe, Terms, train
 
 SEEDS = range(5)
 MAX_LENGTH = 64
-RECIPE = Recipe(steps=300, learning_rate=2e-4, precision="auto")  # the budget: 300 batches of 32 sentences
-BATCH_SIZE = 32
+RECIPE, BATCH_SIZE = QUICK.recipe(), QUICK.batch_size  # the budget: 300 batches of 32 sentences
 
 
 @cache
@@ -93,7 +93,7 @@ def answer_losses(logits: Tensor, batch: dict[str, Tensor], recipe: hinton.Hinto
 
 
 LABELS = hinton.HintonRecipe(temperature=1.0, hard_weight=1.0, soft_weight=0.0)
-LABELS_AND_ANSWERS = hinton.HintonRecipe(temperature=4.0, hard_weight=0.5, soft_weight=0.5)
+LABELS_AND_ANSWERS = HINTON.recipe["laptop"]  # T = 4, both weights 0.5
 
 
 def fit(student: nn.Module, terms: Terms, seed: int, recipe: Recipe = RECIPE, *, rows: list[dict] | None = None,

@@ -89,7 +89,17 @@ def normalise(text: str) -> str:
 
 def position(text: str) -> float:
     """A number in [0, 1) that depends on the normalised text only; it decides the split."""
-    return int.from_bytes(hashlib.sha256(normalise(text).encode()).digest()[:6], "big") / 2**48
+    return hash_position(normalise(text))
+
+
+def hash_position(signature: str) -> float:
+    """The same for what two copies of a text have in common, however the caller found it."""
+    return int.from_bytes(hashlib.sha256(signature.encode()).digest()[:6], "big") / 2**48
+
+
+def split_at(where: float, *, test: float, validation: float) -> str:
+    """The name of the split at a position in [0, 1), where the first two have these shares."""
+    return "test" if where < test else "validation" if where < test + validation else "train"
 
 
 def split_by_text(rows: Iterable[dict], key: Callable[[dict], str], *, test: float, validation: float
@@ -101,9 +111,7 @@ def split_by_text(rows: Iterable[dict], key: Callable[[dict], str], *, test: flo
         if text in seen:
             continue
         seen.add(text)
-        where = position(key(row))
-        split = "test" if where < test else "validation" if where < test + validation else "train"
-        splits[split].append(row)
+        splits[split_at(position(key(row)), test=test, validation=validation)].append(row)
     return splits
 
 

@@ -42,12 +42,26 @@ MEANS = {"batchmean": batchmean, "mean": torch.mean}  # of (rows, classes)
 
 def log_soft_targets(logits: Float[Tensor, "*where classes"], temperature: float) -> Float[Tensor, "*where classes"]:
     """Logarithm of the softened probabilities: log softmax(z / T). Arguments as in `soft_targets`."""
-    if not temperature > 0 or temperature == float("inf"):
-        raise ValueError(f"temperature must be a positive, finite number, not {temperature}. T=1 is the plain softmax.")
+    temperature = require_temperature(temperature)
     logits = at_least_float32(logits)
     # The largest logit becomes 0 BEFORE the division: at 10,000 / 0.05 float32 has lost what tells classes apart.
     centred = logits - logits.amax(dim=-1, keepdim=True).detach()
     return F.log_softmax(centred / temperature, dim=-1)
+
+
+def require_temperature(temperature: float | Tensor) -> float | Float[Tensor, ""]:
+    """One temperature for all rows, a number or a tensor that holds one (a learned T keeps its gradient).
+
+    Raises: ValueError if it is not positive and finite, or is several.
+    """
+    if isinstance(temperature, Tensor):
+        if temperature.numel() != 1:
+            raise ValueError(f"temperature is a tensor of shape {tuple(temperature.shape)}; one number for all rows is "
+                             "needed. For a temperature per row divide the logits yourself.")
+        temperature = temperature.reshape(())
+    if not temperature > 0 or temperature == float("inf"):
+        raise ValueError(f"temperature must be a positive, finite number, not {temperature}. T=1 is the plain softmax.")
+    return temperature
 
 
 def soft_targets(logits: Float[Tensor, "*where classes"], temperature: float) -> Float[Tensor, "*where classes"]:
@@ -91,7 +105,7 @@ def soft_target_loss(
         nothing, a bad temperature or knob.
     Source: section 2 and eq. 1-2.
     """
-    rows = _rows(student_logits, teacher_logits, mask)
+    rows, temperature = _rows(student_logits, teacher_logits, mask), require_temperature(temperature)
     mean = MEANS[require_word(reduction, Reduction, "reduction")]
     if require_word(form, Form, "form") == "kl":
         loss = kl_equation(*rows, temperature, mean)
@@ -135,7 +149,8 @@ def soft_cross_entropy(
 ) -> Float[Tensor, ""]:
     """The form without the factor T^2 that PKD and TinyBERT print. Arguments and errors as in `soft_target_loss`."""
     mean = MEANS[require_word(reduction, Reduction, "reduction")]
-    return cross_entropy_equation(*_rows(student_logits, teacher_logits, mask), temperature, mean)
+    rows = _rows(student_logits, teacher_logits, mask)
+    return cross_entropy_equation(*rows, require_temperature(temperature), mean)
 
 
 def _rows(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
@@ -256,7 +271,11 @@ def _needed(tensor: Tensor | None, name: str, weight: str) -> Tensor:
 
 @dataclass(frozen=True)
 class HintonRecipe:
-    """T = 2 and equal weights, as in the speech experiment (section 4); the paper tried T = 1, 2, 5, 10 there."""
+    """T = 2 and equal weights, as in the speech experiment (section 4); the paper tried T = 1, 2, 5, 10 there.
+
+    In general the paper gives the hard term "a considerably lower weight" (section 2); the experiments with few labels
+    take 0.1 beside 0.9.
+    """
 
     temperature: float = 2.0
     hard_weight: float = 0.5

@@ -52,7 +52,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from course_lib.methods.hinton import hard_loss
+from course_lib.methods.hinton import hard_loss, require_temperature
 from course_lib.shared import probes
 from course_lib.shared.masking import IGNORED, at_least_float32, masked_mean, require_mask, require_same_shape
 from course_lib.shared.probes import Reading
@@ -240,8 +240,7 @@ def masked_lm_mixture(student_logits: Float[Tensor, "*where vocab"], teacher_log
     require_same_shape(student_logits, teacher_logits, "masked LM", "Both models need the same vocabulary.")
     if not 0 <= hard_weight <= 1:
         raise ValueError(f"hard_weight is the share of the true word, between 0 and 1, not {hard_weight}.")
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, not {temperature}.")
+    temperature = require_temperature(temperature)
     weights = labels != IGNORED if mask is None else mask
     kept = require_mask(weights, student_logits.shape[:-1], "masked LM")
     true = labels[kept]

@@ -125,7 +125,7 @@ class Theseus(nn.Module):
         super().__init__()
         require_word(as_in, AsIn, "as_in")
         self.model = copy.deepcopy(predecessor)
-        layers = list(stack_of(self.model).layer)
+        layers = list(stack_of(self.model, ("encoder",)).layer)  # other families call their layers in another way
         if successor_layers < 1 or len(layers) % successor_layers:
             raise ValueError(f"{len(layers)} predecessor layers cannot be cut into {successor_layers} modules of equal "
                              f"size. Possible: {[n for n in range(1, len(layers) + 1) if len(layers) % n == 0]}.")

@@ -9,7 +9,8 @@
 
 Each is one edit of the library, taken from a public code or issue where there is one. They serve three things: the
 failure labs of the chapters; the doctor, which must recognise them; and the tests, because a mistake that no test
-notices is a missing test (`make mistakes`). Nothing else imports this package, and importing it changes nothing.
+notices is a missing test (`make mistakes`). The chapters and their experiments switch them on; what they change
+(papers, what papers share, texts) and what shows them never imports this package. Importing it changes nothing.
 
     patching.py     how an edit is switched on and off
     logits.py       losses on logits: soft targets, BiLSTM, cached labels

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedModel
 
+from course_lib.shared.masking import IGNORED
+
 SHAPE = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 24,
          "max_position_embeddings": 16, "num_labels": 3, "initializer_range": 0.4}
 
@@ -30,7 +32,7 @@ def batch(padding: int = 2, labels: str = "class") -> dict[str, Tensor]:
     ids = torch.tensor([[2, 17, 9, 21, 3], [2, 8, 3, 0, 0]])
     found = {"input_ids": ids, "attention_mask": (ids != 0).long()}
     found = {name: torch.nn.functional.pad(tensor, (0, padding)) for name, tensor in found.items()}
-    words = torch.full_like(found["input_ids"], -100)
+    words = torch.full_like(found["input_ids"], IGNORED)
     words[0, 2], words[1, 1] = 11, 5
     return found | {"labels": torch.tensor([0, 2]) if labels == "class" else words}
 

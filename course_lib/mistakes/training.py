@@ -12,6 +12,7 @@ from course_lib.methods import theseus, tinybert_augmentation
 from course_lib.mistakes import tiny
 from course_lib.mistakes.patching import Edit, Mutant
 from course_lib.shared import batches, measures, starts, students, training
+from course_lib.shared.masking import IGNORED
 
 DATA, BATCHES = "course_lib.material.data", "course_lib.shared.batches"
 TRAINING = "course_lib.shared.training"
@@ -36,7 +37,7 @@ def masked(probability: float = 0.15) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def share_of_positions_with_a_label() -> float:
-    return (masked()[1] != -100).float().mean()
+    return (masked()[1] != IGNORED).float().mean()
 
 
 def share_of_random_words_among_the_chosen() -> float:
@@ -48,7 +49,7 @@ def hidden_special_tokens() -> float:
     tokenizer = FakeTokenizer()
     batch = batches.MaskedBatch(tokenizer, probability=1.0)([{"input_ids": [2, 9, 9, 3]}, {"input_ids": [2, 9, 3]}])
     special = torch.tensor([[True, False, False, True], [True, False, True, True]])
-    return (batch["labels"][special] != -100).sum()
+    return (batch["labels"][special] != IGNORED).sum()
 
 
 def first_batch() -> torch.Tensor:
@@ -306,7 +307,7 @@ MUTANTS = (
         "The gradient is as many times too large; only the clipping hides it.",
         (Edit(f"{TRAINING}:train", "sum(losses.values()).backward()",
               "(sum(losses.values()) * recipe.accumulate).backward()"),),
-        ("tests/test_training.py",), "gradient norm of a batch in two parts",
+        ("tests/test_parts.py",), "gradient norm of a batch in two parts",
         gradient_norm_of_a_batch_in_two_parts, "intersun/PKD-for-BERT-Model-Compression, NLI_KD_training.py"),
     Mutant(
         "answer_beside_the_question", "ch05",

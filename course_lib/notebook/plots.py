@@ -20,7 +20,6 @@ from html import escape
 
 import matplotlib as mpl
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -235,41 +234,6 @@ def calibration_plot(calibrations: Mapping[str, Calibration], *, title: str | No
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", title=title or "", aspect="equal")
     for handle in _legend_below(axes, columns=1).legend_handles:
         handle.set_sizes([45])
-    return figure
-
-
-def calibration_table(calibrations: Mapping[str, Calibration]) -> Table:
-    """The bins of `calibration_plot`."""
-    rows = [[name, f"{one.lower:.2f} to {one.upper:.2f}", str(one.count), readable(one.confidence),
-             readable(one.accuracy)] for name, found in calibrations.items() for one in found.bins]
-    return Table("Confidence and accuracy per bin", ["model", "bin", "examples", "confidence", "accuracy"], rows)
-
-
-@style()
-def heatmap_pair(teacher: object, student: object, tokens: Sequence[str], *,
-                 titles: tuple[str, str] = ("teacher", "student")) -> Figure:
-    """Two attention maps (tokens, tokens) of one head each, side by side for print; rows look at columns.
-
-    Colours as in the attention view: the square root of the probability, cividis, the same scale on both sides.
-    """
-    tensors = [one.detach().cpu() if hasattr(one, "detach") else one for one in (teacher, student)]
-    maps = [np.asarray(one, dtype=float) for one in tensors]
-    for who, values in zip(titles, maps, strict=True):
-        if values.shape != (len(tokens), len(tokens)):
-            raise ValueError(f"{who}: a map of shape {values.shape} for {len(tokens)} tokens; "
-                             "choose one sentence, one layer and one head, and cut the padding off.")
-    words = [str(token).replace("$", r"\$") for token in tokens]  # matplotlib would set $...$ as a formula
-    figure, both = canvas(columns=2, figsize=(8.2, 3.9))
-    for axes, title, values in zip(both, titles, maps, strict=True):
-        sns.heatmap(np.sqrt(values), ax=axes, vmin=0, vmax=1, cmap="cividis", square=True, cbar=False,
-                    xticklabels=words, yticklabels=words, linewidths=0.4, linecolor="white")
-        axes.set_title(title)
-        axes.tick_params(length=0, labelsize=8.5)
-        axes.tick_params(axis="x", rotation=90)
-        axes.tick_params(axis="y", rotation=0)
-    bar = figure.colorbar(both[0].collections[0], ax=list(both), shrink=0.7, label="attention probability")
-    bar.set_ticks(np.sqrt([0, 0.1, 0.25, 0.5, 1]), labels=["0", "0.1", "0.25", "0.5", "1"])
-    bar.outline.set_visible(False)
     return figure
 
 

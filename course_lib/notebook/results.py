@@ -13,7 +13,8 @@ from html import escape
 from typing import overload
 
 from course_lib.notebook.tables import Cell, page, plain, table_html, table_text
-from course_lib.shared.seeds import Difference, Interval
+from course_lib.shared.seeds import Difference, Interval, deserved_digits
+from course_lib.shared.statistics import Gain
 
 MOST_DIGITS = 4
 MINUS = str.maketrans("-", "−")  # a hyphen may break at the end of a line
@@ -26,20 +27,25 @@ def number(value: float, digits: int, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f}".translate(MINUS)
 
 
-def spread(interval: Interval, sign: str = "") -> tuple[str, str]:
+def ends_of(difference: Difference | Gain) -> Interval | Gain:
+    """Where a difference keeps its mean and the ends of its interval."""
+    return difference.interval if isinstance(difference, Difference) else difference
+
+
+def spread(interval: Interval | Gain, sign: str = "") -> tuple[str, str]:
     """The mean and the ends of its interval, with the digits that the interval deserves; no ends if all runs agree.
 
     More digits where an end of a difference would be rounded onto zero: its verdict hangs on the side of zero.
     """
-    digits = interval.digits
     ends = (interval.low, interval.high)
+    digits = deserved_digits(*ends)
     while sign and digits < MOST_DIGITS and any(end and round(end, digits) == 0 for end in ends):
         digits += 1
     low, high = (number(end, digits, sign) for end in ends)
     return number(interval.mean, digits, sign), f"[{low}, {high}]" if interval.high > interval.low else ""
 
 
-def measured(interval: Interval, sign: str = "") -> Cell:
+def measured(interval: Interval | Gain, sign: str = "") -> Cell:
     """A mean with its interval."""
     mean, ends = spread(interval, sign)
     return Cell(f"{mean} <span class=\"cv-range\">{ends}</span>" if ends else mean, f"{mean} {ends}".strip())
@@ -48,23 +54,23 @@ def measured(interval: Interval, sign: str = "") -> Cell:
 MARKS = {"better": "▲", "worse": "▼", "no difference shown": "○"}
 
 
-def verdict(difference: Difference) -> Cell:
+def verdict(difference: Difference | Gain) -> Cell:
     """The verdict in words; colour and mark say it again."""
     word = difference.verdict
     return Cell(f'<span class="cv-verdict{role(difference)}">{MARKS[word]} {word}</span>', word)
 
 
-def role(difference: Difference) -> str:
-    """The CSS class of a verdict that has a colour."""
+def role(difference: Difference | Gain) -> str:
+    """The class, in the style sheet, of a verdict that has a colour."""
     return f" cv-{difference.verdict}" if difference.verdict in ("better", "worse") else ""
 
 
-def bar(difference: Difference, low: float, high: float) -> Cell:
+def bar(difference: Difference | Gain, low: float, high: float) -> Cell:
     """The interval as a bar on a scale from `low` to `high`, with a dashed line at zero.
 
     A screen reader passes it by: its numbers stand beside it.
     """
-    interval = difference.interval
+    interval = ends_of(difference)
 
     def at(value: float) -> str:
         return f"{4 + 112 * (value - low) / ((high - low) or 1):.1f}"
@@ -77,9 +83,9 @@ def bar(difference: Difference, low: float, high: float) -> Cell:
                 f'aria-hidden="true">{drawn}</svg>', "")
 
 
-def scale(differences: Sequence[Difference]) -> tuple[float, float]:
+def scale(differences: Sequence[Difference | Gain]) -> tuple[float, float]:
     """One scale for all bars of a table: it holds every interval, and zero."""
-    ends = [0.0, *(end for one in differences for end in (one.interval.low, one.interval.high))]
+    ends = [0.0, *(end for one in map(ends_of, differences) for end in (one.low, one.high))]
     return min(ends), max(ends)
 
 
@@ -89,13 +95,13 @@ class Line:
 
     arm: str
     measured: Interval
-    gain: Difference | None  # None for the baseline itself
+    gain: Difference | Gain | None  # None for the baseline itself
 
     def cells(self, low: float, high: float) -> list[Cell]:
         """Name, mean, gain, bar, verdict."""
         rest = [Cell("", ""), Cell("", ""), plain("the baseline")]
         if self.gain:
-            rest = [measured(self.gain.interval, "+"), bar(self.gain, low, high), verdict(self.gain)]
+            rest = [measured(ends_of(self.gain), "+"), bar(self.gain, low, high), verdict(self.gain)]
         return [plain(self.arm), measured(self.measured), *rest]
 
     def __str__(self) -> str:
@@ -141,18 +147,18 @@ class Verdicts(Sequence[Line]):
 class Claims:
     """What a paper says beside what we measured: rows of (claim, the paper's number, ours).
 
-    Ours is a `Difference` (its verdict becomes a column), an `Interval`, or text.
+    Ours is a `Difference` or a `Gain` (its verdict becomes a column), an `Interval`, or text.
     """
 
-    rows: Sequence[tuple[str, str, Difference | Interval | str]]
+    rows: Sequence[tuple[str, str, Difference | Gain | Interval | str]]
     caption: str = "What the paper says, and what we measured"
 
     def _rows(self) -> list[list[Cell]]:
-        differences = [we for _, _, we in self.rows if isinstance(we, Difference)]
+        differences = [we for _, _, we in self.rows if isinstance(we, Difference | Gain)]
         made = []
         for claim, paper, we in self.rows:
-            if isinstance(we, Difference):
-                rest = [measured(we.interval, "+"), bar(we, *scale(differences)), verdict(we)]
+            if isinstance(we, Difference | Gain):
+                rest = [measured(ends_of(we), "+"), bar(we, *scale(differences)), verdict(we)]
             else:
                 rest = [measured(we) if isinstance(we, Interval) else plain(we), Cell("", ""), Cell("", "")]
             made.append([plain(claim), plain(paper.translate(MINUS) if paper.startswith("-") else paper), *rest])
@@ -186,7 +192,7 @@ class Folded:
 def fold(shown: object, title: str) -> Folded:
     """Show `shown` (a table, a picture, a view, or lines of text) behind `title`.
 
-    Raises: TypeError for something that has no HTML.
+    Raises: `TypeError` for something that has no HTML.
     """
     if not isinstance(shown, str) and not hasattr(shown, "_repr_html_"):
         raise TypeError(f"fold: a {type(shown).__name__} shows itself as text only; give the text, or a table.")

@@ -48,11 +48,14 @@ COLOURS = (
 SIGNS = {"||": "‖", "sum": "Σ", "-": "−", "alpha": "α", "beta": "β", "mu": "μ"}
 
 
-def show(function: Callable, *, docstring: bool = False) -> Source:
-    """The source of `function` as it is imported here, with its equation; without its docstring unless asked for."""
-    equation = equation_of(function)
+def show(function: Callable, *, docstring: bool = False, equation: bool = True) -> Source:
+    """The source of `function` as it is imported here, with its equation; without its docstring unless asked for.
+
+    equation: False leaves it out, where a page has shown it already.
+    """
+    found = equation_of(function) if equation else None
     return Source(_source(function, docstring), _where(function),
-                  None if equation is None else Equation(_where(equation), *_read_equation(equation)))
+                  None if found is None else Equation(_where(found), *_read_equation(found)))
 
 
 def equation_of(loss: Callable) -> FunctionType | None:

@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median, quantiles
 
 import torch
@@ -38,32 +39,52 @@ def synchronise(where: torch.device) -> None:
         torch.accelerator.synchronize(where)
 
 
-def in_turns(work: Mapping[str, Work], seconds: float, *, least: int = 7, most: int = 25,
-             where: torch.device | None = None) -> Times:
-    """Do every piece of work once per round, for about so many seconds; each round begins with another piece.
+def take_turns(work: Mapping[str, Callable[[int], float]], rounds: int, warm_up: int = 0) -> Times:
+    """Do every piece of work once per round; each round begins with another piece.
 
-    least, most: bounds on the number of rounds. One more round comes first and is not counted: it allocates, and says
-    how many rounds fit into `seconds`. Raises: ValueError for less than 3 rounds.
+    work: pieces that say how many seconds they took; each is told the number of the round. warm_up: so many rounds
+    come first and do not count. Raises: ValueError for less than one round.
     """
-    if least < LEAST:
-        raise ValueError(f"in_turns: {least} rounds say nothing about the spread; take {LEAST} or more.")
-    names, found, where = list(work), {name: [] for name in work}, where or torch.device("cpu")
+    if rounds < 1:
+        raise ValueError(f"take_turns: {rounds} rounds measure nothing.")
+    names, found = list(work), {name: [] for name in work}
     was_collecting = gc.isenabled()
     gc.collect()
     gc.disable()  # a collection in the middle of a round would be counted for whoever met it
     try:
-        first = sum(_timed(work[name], 0, where) for name in names)
-        rounds = max(least, min(most, int(seconds / first)))
-        for i in range(rounds):
-            for name in names[i % len(names):] + names[:i % len(names)]:
-                found[name].append(_timed(work[name], i, where))
+        for i in range(warm_up + rounds):
+            first = i % len(names)
+            for name in names[first:] + names[:first]:
+                seconds = work[name](i)
+                if i >= warm_up:
+                    found[name].append(seconds)
     finally:
         if was_collecting:
             gc.enable()
     return found
 
 
-def _timed(piece: Work, i: int, where: torch.device) -> float:
+def in_turns(work: Mapping[str, Work], seconds: float, *, least: int = 7, most: int = 25,
+             where: torch.device | None = None) -> Times:
+    """`take_turns` for about so many seconds, with pieces that are timed from outside.
+
+    least, most: bounds on the number of rounds. One more round comes first and is not counted: it allocates, and says
+    how many rounds fit into `seconds`. Raises: ValueError for less than 3 rounds.
+    """
+    if least < LEAST:
+        raise ValueError(f"in_turns: {least} rounds say nothing about the spread; take {LEAST} or more.")
+    timed = {name: partial(_timed, piece, where=where or torch.device("cpu")) for name, piece in work.items()}
+    first = sum(times[0] for times in take_turns(timed, 1).values())
+    return take_turns(timed, max(least, min(most, int(seconds / first))))
+
+
+def ratio_in_turns(ours: Callable[[int], float], reference: Callable[[int], float], pairs: int) -> list[float]:
+    """Quartiles [low, middle, high] of  ours(i) / reference(i);  both say how many seconds they took."""
+    times = take_turns({"ours": ours, "reference": reference}, pairs, warm_up=2)
+    return quartiles(_ratios(times, "ours", "reference"))
+
+
+def _timed(piece: Work, i: int, *, where: torch.device) -> float:
     synchronise(where)
     started = time.perf_counter()
     piece(i)
@@ -78,7 +99,11 @@ def quartiles(values: Sequence[float], digits: int = 4) -> list[float]:
 
 def ratio(times: Times, piece: str, reference: str) -> list[float]:
     """Quartiles over the rounds of  time(piece) / time(reference)."""
-    return quartiles([ours / theirs for ours, theirs in zip(times[piece], times[reference], strict=True)])
+    return quartiles(_ratios(times, piece, reference))
+
+
+def _ratios(times: Times, piece: str, reference: str) -> list[float]:
+    return [ours / theirs for ours, theirs in zip(times[piece], times[reference], strict=True)]
 
 
 def milliseconds(times: Times, piece: str) -> float:
@@ -136,21 +161,14 @@ def latency_ratio(student: nn.Module, teacher: nn.Module, batch: Mapping[str, Te
     if repeats < 3:
         raise ValueError(f"latency_ratio: {repeats} repeats say nothing about the spread; take 3 or more.")
     with evaluating(student, teacher):
-        for _ in range(2):  # warm up: the first runs also allocate
-            _seconds(student, batch)
-            _seconds(teacher, theirs)
-        pairs = []
-        for i in range(repeats):
-            order = (student, teacher) if i % 2 == 0 else (teacher, student)
-            times = [_seconds(model, batch if model is student else theirs) for model in order]
-            pairs.append(times if i % 2 == 0 else times[::-1])  # (student, teacher)
-    ratios = [s / t for s, t in pairs]
-    low, middle, high = quantiles(ratios, n=4, method="inclusive")
-    return Latency(1000 * median(s for s, _ in pairs), 1000 * median(t for _, t in pairs), middle, (low, high),
-                   repeats, torch.get_num_threads())
+        work = {"student": partial(_seconds, student, batch), "teacher": partial(_seconds, teacher, theirs)}
+        times = take_turns(work, repeats, warm_up=2)  # the first runs also allocate
+    low, middle, high = quantiles(_ratios(times, "student", "teacher"), n=4, method="inclusive")
+    return Latency(1000 * median(times["student"]), 1000 * median(times["teacher"]), middle, (low, high), repeats,
+                   torch.get_num_threads())
 
 
-def _seconds(model: nn.Module, batch: Mapping[str, Tensor]) -> float:
+def _seconds(model: nn.Module, batch: Mapping[str, Tensor], _round: int) -> float:
     start = time.perf_counter()
     logits_of(model, batch).sum().item()  # .item() waits for a GPU
     return time.perf_counter() - start

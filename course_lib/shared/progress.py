@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 WARM_UP = 1  # the first step also allocates memory and reads files
 LOOK_AFTER = 5  # steps that the expected time is judged by
 SHORT = 20  # steps; a bar of fewer goes away when it is full
-FORMAT = "{desc} {percentage:3.0f} %|{bar:20}| {elapsed}, left {remaining}{postfix}"
+FORMAT = "{desc}{percentage:3.0f} %|{bar}| {elapsed}, left {remaining}{postfix}"
 
 _run = ""  # what the trainings after `runs` are called
 _once = ""  # what the next training alone is called

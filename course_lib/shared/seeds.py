@@ -11,6 +11,19 @@ import torch
 from scipy import stats
 
 
+def deserved_digits(low: float, high: float) -> int:
+    """Decimals that an interval deserves: half its width is written with two digits if they are 35 or less (0.12, 1.4),
+    else with one (0.4, 8). Without a width (all runs are equal): 2.
+
+    Source: the rounding rule of the Particle Data Group, Review of Particle Physics, Introduction, section 5.3.
+    """
+    half = (high - low) / 2
+    if half <= 1e-9 * max(1.0, abs(high)):
+        return 2
+    power = math.floor(math.log10(half))
+    return max(0, 1 - power if half / 10.0**power < 3.545 else -power)
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean over n seeds, the standard deviation between seeds, and the 95 % interval of the mean."""
@@ -21,21 +34,8 @@ class Interval:
     high: float
     n: int
 
-    @property
-    def digits(self) -> int:
-        """Decimals that the interval deserves: half its width is written with two digits if they are 35 or less
-        (0.12, 1.4, 0.31), else with one (0.4, 8). Without a spread (all runs are equal): 2.
-
-        Source: the rounding rule of the Particle Data Group, Review of Particle Physics, Introduction, section 5.3.
-        """
-        half = (self.high - self.low) / 2
-        if half <= 1e-9 * max(1.0, abs(self.mean)):
-            return 2
-        power = math.floor(math.log10(half))
-        return max(0, 1 - power if half / 10.0**power < 3.545 else -power)
-
     def __str__(self) -> str:
-        d = self.digits
+        d = deserved_digits(self.low, self.high)
         return f"{self.mean:.{d}f} (95 % interval {self.low:.{d}f} to {self.high:.{d}f}, {self.n} seeds)"
 
 
@@ -65,7 +65,7 @@ class Difference:
     verdict: Literal["better", "worse", "no difference shown"]
 
     def __str__(self) -> str:
-        i, d = self.interval, self.interval.digits
+        i, d = self.interval, deserved_digits(self.interval.low, self.interval.high)
         return f"{i.mean:+.{d}f} (95 % interval {i.low:+.{d}f} to {i.high:+.{d}f}, {i.n} seeds): {self.verdict}"
 
 

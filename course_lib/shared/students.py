@@ -107,13 +107,12 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     return stack_of(model).layer
 
 
-def stack_of(model: nn.Module) -> nn.Module:
+def stack_of(model: nn.Module, places: tuple[str, ...] = ("encoder", "transformer")) -> nn.Module:
     """The part of a model, with or without a head, whose `.layer` is the list of its blocks. Raises: as `blocks`."""
     for name, module in model.named_modules():
-        if name.rpartition(".")[2] in ("encoder", "transformer") and isinstance(
-                getattr(module, "layer", None), nn.ModuleList):
+        if name.rpartition(".")[2] in places and isinstance(getattr(module, "layer", None), nn.ModuleList):
             return module
-    raise ValueError(f"{type(model).__name__} keeps its blocks neither in encoder.layer nor in transformer.layer.")
+    raise ValueError(f"{type(model).__name__} keeps no blocks in {' or '.join(f'{place}.layer' for place in places)}.")
 
 
 def encoder_of(model: nn.Module) -> nn.Module:

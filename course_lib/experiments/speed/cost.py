@@ -13,26 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
-from course_lib.experiments import ch01_hinton as ch01
-from course_lib.experiments import ch02_bilstm as ch02
 from course_lib.experiments import ch03_distilbert as ch03
-from course_lib.experiments import ch05_tinybert as ch05
-from course_lib.experiments import ch06_mobilebert as ch06
-from course_lib.experiments import ch08_theseus as ch08
 from course_lib.experiments import ch09_cached as ch09
-from course_lib.experiments import sentences
+from course_lib.experiments import described, measuring
+from course_lib.experiments.described import Live
 from course_lib.material.data import load_data
-from course_lib.methods import bilstm, cached, distilbert, hinton, minilm, mobilebert, pkd, theseus, tinybert
-from course_lib.methods.theseus import TheseusRecipe
-from course_lib.shared import clock, layer_maps, probes
-from course_lib.shared.batches import Batches, MaskedBatch, pad, windows
+from course_lib.methods import cached
+from course_lib.methods.table import METHODS
+from course_lib.shared import clock, probes
+from course_lib.shared.batches import MaskedBatch, windows
 from course_lib.shared.masking import IGNORED
-from course_lib.shared.probes import Reading
+from course_lib.shared.method import Step
 from course_lib.shared.training import Batch, autocast
 
 AIM, CACHE_AIM = 1.10, 2.5
@@ -83,190 +79,38 @@ def nothing_sensible(outputs: Sequence[Tensor]) -> Tensor:
 # --- The methods ------------------------------------------------------------------------------------------------------
 
 
-def _live(student: nn.Module, teacher: nn.Module, batches: Sequence[Batch], real: Callable[[Batch], dict],
-          looked_at: Callable[[Reading], Sequence[Tensor]] | None = None) -> Case:
-    """A method with a live teacher. looked_at: what it reads inside the models; None: only the logits."""
-    def bare(batch: Batch) -> Tensor:
-        if looked_at is None:
-            probes.teacher_logits_of(teacher, batch)
-            return nothing_sensible([probes.logits_of(student, batch)])
-        with torch.no_grad():
-            probes.read(teacher, batch)
-        return nothing_sensible(looked_at(probes.read(student, batch)))
-    return Case(student.to(clock.device()), batches, lambda batch: total(real(batch)), bare)
+def case(step: Step, live: Live) -> Case:
+    """A step of a method on the models and batches of its chapter."""
+    student, teacher = live.student.to(clock.device()), live.teacher and live.teacher.to(clock.device())
+
+    def asked(batch: Batch) -> Batch:
+        return batch | {"teacher_logits": live.ask(batch)} if live.ask else batch
+
+    return Case(student, [_moved(live.batches[i]) for i in range(min(DIFFERENT, len(live.batches)))],
+                lambda batch: total(step.terms(student, teacher, asked(batch))),
+                lambda batch: nothing_sensible(step.bare(student, teacher, asked(batch))))
 
 
-def _teacher() -> nn.Module:
-    return sentences.teacher().model.to(clock.device())
+def cases() -> dict[str, Callable[[], Case]]:
+    """Row of the table -> what makes it: every step that a method's record names, and those that its chapter adds."""
+    found = {}
+    for method in METHODS.values():
+        chapter = measuring.experiment(method.chapter) if method.chapter else None
+        live = chapter.live if chapter else partial(described.live, method)
+        for name, step in (method.steps | getattr(chapter, "MORE_STEPS", {}) if method.steps else {}).items():
+            found[name] = partial(_case_of, step, live)
+    return found
 
 
-def _sentences(keep: Sequence[str] = ("input_ids", "token_type_ids", "label"), size: int = sentences.BATCH_SIZE
-               ) -> list[Batch]:
-    """The first training batches, without the stored answers: the teacher is live here."""
-    rows = [{name: row[name] for name in keep} for row in sentences.examples("train")]
-    return _first(Batches(rows, size))
-
-
-def _first(batches: Batches) -> list[Batch]:
-    return [_moved(batches[i]) for i in range(DIFFERENT)]
+def _case_of(step: Step, live: Callable[[], Live]) -> Case:
+    return case(step, live())
 
 
 def _moved(batch: Batch) -> Batch:
     return {name: tensor.to(clock.device()) for name, tensor in batch.items()}
 
 
-def soft_targets() -> Case:
-    """Chapter 1's student, labels and answers at T = 4."""
-    student, teacher = ch01.student(0), _teacher()
-    return _live(student, teacher, _sentences(), lambda batch: hinton.terms(
-        student, teacher, batch, sentences.LABELS_AND_ANSWERS))
-
-
-def distilled_bilstm() -> Case:
-    """The teacher reads the same sentences in its own tokens."""
-    student, teacher = ch02.student(0).to(clock.device()), _teacher()
-    rows = [row | {"words": word["input_ids"]} for row, word in
-            zip(sentences.examples("train"), ch02.word_rows("train"), strict=True)][: 50 * DIFFERENT]
-    batches = []
-    for i in range(0, len(rows), ch02.BATCH_SIZE):
-        some = rows[i : i + ch02.BATCH_SIZE]
-        tokens = pad([{"input_ids": row["input_ids"]} for row in some])
-        words = pad([{"input_ids": row["words"], "label": row["label"]} for row in some])
-        batches.append(_moved(words | {"tokens": tokens["input_ids"], "tokens_mask": tokens["attention_mask"]}))
-
-    def answers(batch: Batch) -> Tensor:
-        return probes.teacher_logits_of(teacher, {"input_ids": batch["tokens"], "attention_mask": batch["tokens_mask"]})
-
-    def real(batch: Batch) -> Tensor:
-        return total(bilstm.terms(student, None, batch | {"teacher_logits": answers(batch)}))
-
-    def bare(batch: Batch) -> Tensor:
-        answers(batch)
-        return nothing_sensible([probes.logits_of(student, batch)])
-    return Case(student, batches, real, bare)
-
-
-def _masked_windows() -> list[Batch]:
-    teacher = ch03.teacher()
-    teacher.model.to(clock.device())
-    rows = windows(load_data("wikipedia")["train"].select(range(200)), teacher.tokenizer, ch03.LENGTH)
-    collate = MaskedBatch(teacher.tokenizer, generator=torch.Generator().manual_seed(0))
-    return [batch | {"token_type_ids": torch.zeros_like(batch["input_ids"])}
-            for batch in _first(Batches(rows, ch03.BATCH_SIZE, collate=collate))]
-
-
-def distilbert_all_tokens() -> Case:
-    """The published recipe: both heads give 30,522 logits for every token."""
-    student, batches = ch03.student(0).to(clock.device()), _masked_windows()
-    teacher = ch03.teacher().model
-    return _live(student, teacher, batches, lambda batch: distilbert.terms(student, teacher, batch),
-                 lambda mine: [mine.logits, mine.hidden_states[max(mine.hidden_states)]])
-
-
-def distilbert_hidden_words() -> Case:
-    """Chapter 3's way: the heads work on the hidden words only."""
-    student, batches = ch03.student(0).to(clock.device()), _masked_windows()
-    teacher, terms = ch03.teacher().model, ch03.loss_terms(ch03.ARMS[ch03.WHOLE])
-
-    def bare(batch: Batch) -> Tensor:
-        hidden_words, ours = batch["labels"] != IGNORED, ch03.last_states(student, batch)
-        with torch.no_grad():
-            ch03.word_logits(teacher, ch03.last_states(teacher, batch)[hidden_words])
-        return nothing_sensible([ch03.word_logits(student, ours[hidden_words]), ours])
-    return Case(student, batches, lambda batch: total(terms(student, batch)), bare)
-
-
-def patient() -> Case:
-    """PKD's three terms, the teacher's states live."""
-    student, teacher = sentences.half_depth(0), _teacher()
-    matched = [s for s, _ in layer_maps.skip(3, 6)]
-    return _live(student, teacher, _sentences(), lambda batch: pkd.terms(student, teacher, batch),
-                 lambda mine: [mine.logits, *(mine.hidden_states[s][:, 0] for s in matched)])
-
-
-def tinybert_inside() -> Case:
-    """Stage 1: attention, hidden states and embeddings of two pairs of layers, through two projections."""
-    student, teacher = ch05.student(0, projection=True), _teacher()
-    return _live(student, teacher, _sentences(), lambda batch: tinybert.terms(student, teacher, batch, ch05.INSIDE),
-                 lambda mine: [*mine.hidden_states.values(), *mine.queries.values(), *mine.keys.values()])
-
-
-def tinybert_prediction() -> Case:
-    """Stage 2: the soft cross-entropy alone."""
-    student, teacher = ch05.student(0), _teacher()
-    return _live(student, teacher, _sentences(), lambda batch: tinybert.terms(
-        student, teacher, batch, tinybert.PREDICTION), lambda mine: [mine.logits])
-
-
-def mobilebert_all_blocks() -> Case:
-    """The dearest of the three strategies: every block and the task in one sum ("auxiliary")."""
-    student, teacher = ch06.student(0), _teacher()
-    return _live(student, teacher, _sentences(size=ch06.BATCH_SIZE),
-                 lambda batch: mobilebert.terms(student, teacher, batch),
-                 lambda mine: [mine.logits, *list(mine.hidden_states.values())[1:], *mine.queries.values(),
-                               *mine.keys.values()])
-
-
-def mobilebert_one_block() -> Case:
-    """Progressive transfer at its dearest: the last block learns, so both models run to their ends."""
-    student, teacher = ch06.student(0), _teacher()
-    last = ch06.phases_of(ch06.ARMS["progressive"])[ch06.LAYERS - 1]
-    return _live(student, teacher, _sentences(size=ch06.BATCH_SIZE),
-                 lambda batch: mobilebert.terms(student, teacher, batch, ch06.JOINT, last),
-                 lambda mine: [mine.hidden_states[ch06.LAYERS], mine.queries[ch06.LAYERS], mine.keys[ch06.LAYERS]])
-
-
-def minilm_first() -> Case:
-    """Attention and value relation of the last layer."""
-    return _minilm(minilm.MiniLmRecipe())
-
-
-def minilm_second() -> Case:
-    """Relations QQ, KK and VV of the last layer."""
-    return _minilm(minilm.MiniLmRecipe(version="v2", relation_heads=12))
-
-
-def _minilm(recipe: minilm.MiniLmRecipe) -> Case:
-    student, teacher = sentences.half_depth(0), _teacher()
-    return _live(student, teacher, _sentences(), lambda batch: minilm.terms(student, teacher, batch, recipe),
-                 lambda mine: [kind[max(kind)] for kind in (mine.queries, mine.keys, mine.values)])
-
-
-def of_theseus() -> Case:
-    """No teacher beside the student: the predecessor is part of the ship. Half of the modules are replaced."""
-    _teacher()
-    ship = ch08.build(TheseusRecipe(ch08.MODULES, "constant", rate=0.5)).to(clock.device())
-
-    def bare(batch: Batch) -> Tensor:
-        return nothing_sensible([ship(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]).logits])
-    return Case(ship, _sentences(), lambda batch: total(theseus.terms(ship, None, batch)), bare)
-
-
-def cached_answers() -> Case:
-    """No teacher in the step: its answers are in the batch."""
-    ch09.teacher().model.to(clock.device())
-    student = ch09.student(0).to(clock.device())
-    terms = ch09.loss_terms(ch09.ARMS["labels + answers"])
-    batches = _first(Batches(ch09.examples("train"), ch09.BATCH_SIZE))
-    return Case(student, batches, lambda batch: total(terms(student, batch)),
-                lambda batch: nothing_sensible([probes.logits_of(student, batch)]))
-
-
-CASES: dict[str, Callable[[], Case]] = {
-    "Soft targets": soft_targets,
-    "Distilled BiLSTM": distilled_bilstm,
-    "DistilBERT, every token": distilbert_all_tokens,
-    "DistilBERT, hidden words": distilbert_hidden_words,
-    "PKD": patient,
-    "TinyBERT, inside": tinybert_inside,
-    "TinyBERT, prediction": tinybert_prediction,
-    "MobileBERT, one block": mobilebert_one_block,
-    "MobileBERT, all blocks": mobilebert_all_blocks,
-    "MiniLM": minilm_first,
-    "MiniLM v2": minilm_second,
-    "Theseus": of_theseus,
-    "Cached answers": cached_answers,
-}
+CASES = cases()
 
 
 # Why a method may lie above the aim; the page says it of those that do.
@@ -306,10 +150,11 @@ def documents(seconds: float) -> dict:
 
     steps_per_second of both, and faster: quartiles of  time(live) / time(stored).
     """
-    case, terms = cached_answers(), ch09.loss_terms(ch09.ARMS["labels + answers"])
+    case, terms = CASES["Cached answers"](), ch09.loss_terms(ch09.ARMS["labels + answers"])
+    whole = ch09.teacher().model.to(clock.device())
 
     def live(batch: Batch) -> Tensor:
-        asked = probes.teacher_logits_of(ch09.teacher().model, batch)
+        asked = probes.teacher_logits_of(whole, batch)
         return total(terms(case.student, batch | {"teacher_log_probs": asked}))
     times = clock.in_turns({"stored": case.step(case.real), "live": case.step(live)}, seconds, where=clock.device())
     per_second = {name: clock.significant(1000 / clock.milliseconds(times, name), 3) for name in times}

@@ -271,7 +271,8 @@ def fold_token_types(position_embeddings: Tensor,
     hidden).
     Returns: (positions, hidden), a new tensor.
     """
-    return position_embeddings.clone()  # ch03.q5: this is the published script; repair it
+    # ch03.q5: this is the published script; repair it
+    return position_embeddings.clone()
 ''',
     hints=("For single sentences the type vector is a constant. Where in the sum word + position can a constant hide?",
            "Add row 0 of the type table to every row of the position table. Do not change the given table in place."),

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Literal
 
-from course_lib.notebook.exercises import guard
+from course_lib.notebook.exercises import fresh, guard
 from course_lib.notebook.exercises.questions import Case, Question, cases
 from course_lib.notebook.exercises.values import Value, equal, from_python, in_words, numbers, same_form
 
@@ -78,7 +78,7 @@ def judge(question: Question, function: object) -> Verdict:
         return Verdict(question.name, "not started", 0, question.points, UNREPAIRED, 0)
     stored = cases(question)
     calls = all_calls(question, [case.call for case in stored])
-    outcomes = guard.run(function, calls, question.seconds)
+    outcomes = guard.run(function, calls, question.seconds, elsewhere=fresh.run)
     verdict = assess(question, stored, outcomes)
     return verdict if verdict.status != "not yet" else replace(verdict, example=example(question, stored, outcomes))
 

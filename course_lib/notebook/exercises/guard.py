@@ -63,13 +63,15 @@ class _OutOfTime(BaseException):
     """Not an Exception, so that `except Exception` in the learner's code does not swallow it."""
 
 
-def run(function: Callable[..., Any], calls: Sequence[Call], seconds: float) -> list[Outcome]:
-    """Make the calls in order, stop after the first that fails, give up after `seconds` for all of them together."""
+def run(function: Callable[..., Any], calls: Sequence[Call], seconds: float,
+        elsewhere: Callable[..., list[Outcome] | None] | None = None) -> list[Outcome]:
+    """Make the calls in order, stop after the first that fails, give up after `seconds` for all of them together.
+
+    elsewhere: where a fork is not safe, this is asked to make the calls (`fresh.run`); None from it: it cannot.
+    """
     if sys.platform == "linux" and not torch.cuda.is_initialized():
         return _in_a_child(function, calls, seconds)
-    from course_lib.notebook.exercises import fresh  # it imports this module
-
-    outcomes = fresh.run(function, calls, seconds)
+    outcomes = elsewhere(function, calls, seconds) if elsewhere else None
     return _in_this_process(function, calls, seconds) if outcomes is None else outcomes
 
 

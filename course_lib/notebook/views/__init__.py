@@ -1,6 +1,6 @@
 """Views: pictures that answer, from one cell output, with or without a kernel.
 
-The pattern (every explorer of the course has these two files, and nothing else):
+The pattern (every explorer of the course has these two files, some a `<name>.css` beside them):
 
 * `<name>.py` computes. A pure Python function returns plain numbers that a test can compare; a second function puts
   them into a `View`.

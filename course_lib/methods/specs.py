@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,12 +37,14 @@ from course_lib.methods.bilstm import BiLstm, WordVocabulary
 from course_lib.methods.cached import document_student
 from course_lib.methods.mobilebert import copy_outside_blocks
 from course_lib.methods.mobilebert_model import student_config_for
-from course_lib.methods.theseus import Theseus
 from course_lib.shared import layer_maps
 from course_lib.shared.batches import encode
 from course_lib.shared.files import write_atomically
+from course_lib.shared.method import Method
 from course_lib.shared.starts import copy_embeddings, copy_factorised_embeddings, copy_head, copy_layers
 from course_lib.shared.students import SHAPES, blocks, new_student
+
+EVENLY = partial(layer_maps.uniform, when_uneven="round")  # the layers that a student starts with, unless told
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Made:
     copied: bool  # its layers are copies: it wants small steps
     own_tokens: bool  # it reads other tokens than the teacher
     start: str  # in words
+
+    def narrower_than(self, teacher: nn.Module) -> bool:
+        """Whether its states need a projection before they can be compared with the teacher's."""
+        return hasattr(self.model, "config") and self.model.config.hidden_size != teacher.config.hidden_size
 
     def examples(self, rows, max_length: int) -> list[dict]:
         """The rows in the student's tokens."""
@@ -72,7 +79,7 @@ class Made:
             self.tokenizer.save_pretrained(folder)
 
 
-def by_spec(spec: str, method: str, teacher: Teacher, texts: Sequence[str], *, pairs: bool = False, seed: int = 0
+def by_spec(spec: str, method: Method, teacher: Teacher, texts: Sequence[str], *, pairs: bool = False, seed: int = 0
             ) -> Made:
     """Build the student that `spec` describes for `method`. texts: the training texts (a BiLSTM takes its words there).
 
@@ -81,22 +88,22 @@ def by_spec(spec: str, method: str, teacher: Teacher, texts: Sequence[str], *, p
     torch.manual_seed(seed)
     if match := re.fullmatch(r"bilstm(?:-(\d+))?", spec):
         return _bilstm(int(match[1] or 150), teacher, texts, pairs)
-    if method == "bilstm":
-        raise ValueError(f"The student of 'bilstm' is a BiLSTM, not '{spec}': --student bilstm or bilstm-300.")
+    if method.student == "bilstm":
+        raise ValueError(f"The student of '{method.name}' is a BiLSTM, not '{spec}': --student bilstm or bilstm-300.")
     if spec == "itself":
         model = teacher.model.requires_grad_(True).train()
         return Made(model, teacher.tokenizer, len(blocks(model)), True, False, "the given weights")
     if Path(spec).is_dir() or "/" in spec:
         return _saved(spec, teacher)
-    if "mobilebert" in (method, spec):
-        if method != spec:
+    if "mobilebert" in (method.student, spec):
+        if method.student != spec:
             raise ValueError("The thin student and the method MobileBERT belong together: "
                              "distill mobilebert --student mobilebert.")
         return _mobilebert(teacher)
     return _cut_from(teacher, spec, method, seed)
 
 
-def _cut_from(teacher: Teacher, spec: str, method: str, seed: int) -> Made:
+def _cut_from(teacher: Teacher, spec: str, method: Method, seed: int) -> Made:
     """A student of the teacher's class, with as much of the teacher as its shape allows."""
     source = teacher.model
     if not hasattr(source.config, "intermediate_size"):
@@ -106,12 +113,12 @@ def _cut_from(teacher: Teacher, spec: str, method: str, seed: int) -> Made:
     layers, hidden, heads, intermediate = _shape(spec, depth)
     if layers > depth:
         raise ValueError(f"The student would have {layers} layers, more than the teacher's {depth}.")
-    if method == "theseus":
+    if method.wraps:
         if hidden not in (None, source.config.hidden_size):
-            raise ValueError(f"Theseus puts successors between the teacher's layers, so both have one width; '{spec}' "
-                             "is narrower. Give a number of layers only, for example --student half.")
+            raise ValueError(f"{method.title} puts successors between the teacher's layers, so both have one width; "
+                             f"'{spec}' is narrower. Give a number of layers only, for example --student half.")
         start = f"a copy of the teacher with {layers} modules to replace"
-        return Made(Theseus(source, layers), teacher.tokenizer, layers, True, False, start)
+        return Made(method.wraps(source, layers), teacher.tokenizer, layers, True, False, start)
     if spec == "cached":
         model, start = document_student(source, layers).train(), "the teacher's embeddings; layer and head fresh"
         return Made(model, teacher.tokenizer, layers, False, False, start)
@@ -126,24 +133,24 @@ def _cut_from(teacher: Teacher, spec: str, method: str, seed: int) -> Made:
     copied = model.config.intermediate_size == source.config.intermediate_size
     start = "the teacher's embeddings and head; blocks fresh"
     if copied:
-        layer_map = (layer_maps.bottom(layers, depth) if method == "pkd" else
-                     layer_maps.uniform(layers, depth, when_uneven="round"))
+        layer_map = (method.copies or EVENLY)(layers, depth)
         copy_layers(model, source, layer_map)
         start = f"the teacher's embeddings, layers {', '.join(str(t) for s, t in layer_map if s)} and head"
     return Made(model, teacher.tokenizer, layers, copied, False, start)
 
 
-def _heads(hidden: int | None, teacher_heads: int, method: str) -> int | None:
+def _heads(hidden: int | None, teacher_heads: int, method: Method) -> int | None:
     """The student's head count: the teacher's where that divides the width; else the largest smaller one that does.
 
     Raises: ValueError for a method that compares head with head.
     """
     if hidden is None or hidden % teacher_heads == 0:
         return None
-    if method in ("tinybert", "minilm"):
+    if method.same_heads:
         near = max(1, round(hidden / teacher_heads)) * teacher_heads
-        raise ValueError(f"{method} compares head with head, and the teacher has {teacher_heads}: a width of {hidden} "
-                         f"cannot be cut into so many. Take a multiple of {teacher_heads}, for example {near}.")
+        raise ValueError(f"{method.name} compares head with head, and the teacher has {teacher_heads}: a width of "
+                         f"{hidden} cannot be cut into so many. Take a multiple of {teacher_heads}, for example {near}."
+                         )
     return max(heads for heads in range(1, teacher_heads) if hidden % heads == 0)
 
 
