@@ -301,6 +301,34 @@ class TestOddClass:
         assert len({result.key for result in results if result.student in names}) == len(names)
 
 
+class TestWords:
+    """What may be said of a function that met a hidden input, or that ran where it sees the instructor's files."""
+
+    @pytest.mark.parametrize(("message", "said"), [
+        ("Your function stops with ValueError: [1.5, 2.5] (line 3).", "Your function stops with ValueError"),
+        ("Your function stops with My_secret: x.", "Your function does not give an answer"),
+        ("Your function returns an object of type secret, but", "Your function returns another type than it should"),
+        ("Your function returns the shape (1, 5, 9), but", "Your function returns another shape than it should"),
+        ("Your function did not finish within 10 seconds.", "Your function did not finish"),
+        ("secret", "Your function does not give an answer"),
+        ("There is no function secret", "There is no function softened in the notebook")])
+    def test_an_error_s_own_words_are_left_out(self, message, said):
+        verdict = grading.Verdict("ch01.q1", "not yet", 0, 2, message, 1)
+        found = grading._without_their_words(verdict)
+        assert found == f"{said}." and "secret" not in found
+
+    def test_without_a_sandbox_nothing_that_code_prints_reaches_a_page(self, monkeypatch):
+        class Box:
+            def ask(self, *_):
+                return {"text": odd.SECRET, "error": f"ValueError: {odd.SECRET}"}
+
+        cell = submissions.Cell("print(open('x').read())")
+        monkeypatch.setattr(sandbox, "holds", lambda: True)
+        assert odd.SECRET in grading._cell(Box(), cell, "")["output"]
+        monkeypatch.setattr(sandbox, "holds", lambda: False)
+        assert odd.SECRET not in str(grading._cell(Box(), cell, ""))
+
+
 class TestNames:
     @pytest.mark.parametrize(("one", "other"), [("a b", "a-b"), ("Zoe", "zoe"), ("x" * 50, "x" * 51), ("ä", "ö"),
                                                 ("a b", folder_name("a b")), ("", "student")])
@@ -373,11 +401,14 @@ class TestStopping:
         student = simulated.Student(release(course, "ch01"), "ch01").adds("import time\ntime.sleep(15)")
         file, stopped = tmp_path / "slow.ipynb", threading.Event()
         file.write_text(nbformat.writes(student.notebook), encoding="utf-8")
+        warm = running._server().Process(target=os.getpid)  # the server has imported everything when this has ended
+        warm.start()
+        warm.join()
         thread = threading.Thread(target=running.supervised, args=(file, "slow", course, tmp_path / "out", stopped))
         thread.start()
         time.sleep(1)
         stopped.set()
-        thread.join(5)
+        thread.join(10)
         assert not thread.is_alive() and not (tmp_path / "out" / running.RESULTS).exists()
 
 

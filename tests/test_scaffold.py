@@ -38,7 +38,7 @@ def test_the_promised_tests_fail_with_the_promised_sentences(copy):
     assert run(copy, "tools/scaffold.py", "method", "fitnets")[0] == 0
     code, said = run(copy, "tools/scaffold.py", "chapter", "ch11_fitnets")
     assert code == 0 and ".venv/bin/pytest tests/test_ch11_fitnets.py" in said
-    code, said = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_fitnets.py",
+    code, said = run(copy, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_fitnets.py",
                      "tests/test_ch11_fitnets.py")
     assert code == 1 and re.search(r"12 failed, 1 passed", said), said[-2000:]  # the chapter finds its method
     for sentence in (

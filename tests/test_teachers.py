@@ -188,6 +188,12 @@ def test_pickled_weights_of_others_are_refused(tmp_path):
         load_teacher(str(tmp_path))
 
 
+def test_a_teacher_that_is_not_trained_yet_says_how_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(teachers, "DATA", tmp_path)
+    with pytest.raises(ValueError, match=r"not trained yet.*course_lib\.material\.teachers sentiment-all"):
+        load_teacher("sentiment-all")
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="mlm, sentiment, topics"):
         load_teacher("bert")

@@ -117,7 +117,8 @@ def test_the_method_says_what_it_is():
     record = METHODS["$name"]
     assert record.paper != "Authors year", "$name: name the paper in RECORD."
     page = Path(__file__).resolve().parent.parent / "book" / "your_own.md"
-    assert "| `$name` |" in page.read_text("utf-8"), "$name: add its row to the table of methods in book/your_own.md."
+    row = "| `$name` |" in page.read_text("utf-8")
+    assert row, "$name: add its row to the table of methods in book/your_own.md."
 ''')
 
 

@@ -102,6 +102,9 @@ def _load_outside(name: str, task: str | None) -> Teacher:
 
 def _load_own(name: str) -> Teacher:
     folder = DATA / "teachers" / name
+    if not (folder / "card.json").exists():
+        raise ValueError(f"Teacher '{name}' is not trained yet: data/teachers/{name} is missing. "
+                         f"`python -m course_lib.material.teachers {name}` trains it.")
     card = json.loads((folder / "card.json").read_text("utf-8"))
     model = new_model(TEACHERS[name])
     if card["base_sha256"] != asset_hash():

@@ -117,8 +117,10 @@ def _cell(box: sandbox.Box, cell: Cell, left_out: str) -> dict[str, Any]:
         return {"text": cell.text, "space": cell.space, "output": "", "left_out": True,
                 "error": f"This cell was left out: it {left_out}."}
     reply = box.ask({"cell": cell.text, "space": cell.space}, CELL_SECONDS)
-    return {"text": cell.text, "space": cell.space, "left_out": False,
-            "output": clean(str(reply.get("text", "")), 4_000), "error": clean(str(reply.get("error", "")), 500)}
+    # A plain process can read the instructor's files: what it says stays off the pages.
+    said = (str(reply.get("text", "")), str(reply.get("error", ""))) if sandbox.holds() else ("", "")
+    return {"text": cell.text, "space": cell.space, "left_out": False, "output": clean(said[0], 4_000),
+            "error": clean(said[1], 500)}
 
 
 def _ask(box: sandbox.Box, asked: Question, handed: Handed, stored: list[dict[str, Any]], *, checked: bool
@@ -152,8 +154,11 @@ def judged(asked: Question, handed: Handed, ran: Ran, hidden: list[dict[str, Any
     first = _verdict(asked, ran.public.get(asked.name, {}), public)
     if first.status == "correct":
         second = _verdict(asked, ran.hidden.get(asked.name, {}), hidden, about=HIDDEN)
-        return second if second.status == "correct" else replace(second, message=_without_their_words(second),
-                                                                 example=())
+        message = "Right with the inputs of the check, but not with others like them. "
+        return second if second.status == "correct" else replace(
+            second, message=message + _without_their_words(second, f" with {HIDDEN}"), example=())
+    if not sandbox.holds():
+        first = replace(first, message=_without_their_words(first), example=())
     missing = handed.missing.get(asked.name)
     return replace(first, status="not yet", message=missing) if missing and first.tier < 2 else first
 
@@ -175,23 +180,25 @@ def _refused(asked: Question, message: str) -> Verdict:
     return Verdict(asked.name, "not yet", 0, asked.points, clean(message, MOST_MESSAGE), 1)
 
 
-# What may be said of a function that fails with a hidden input. An error's own words could hold that input.
-_FIXED = ("Your function did not finish in its time", "Your function changes its input",
+# What may be said of a function that fails with a hidden input, or in a process that sees the instructor's files. An
+# error's own words could hold either.
+_FIXED = ("Your function did not finish", "Your function changes its input",
           "Your function asks for more memory than there is", "Your function ended the whole Python process",
           "Your function returns nothing", "Your function returns the shape", "Your function returns")
 
 
-def _without_their_words(verdict: Verdict) -> str:
-    right = "Right with the inputs of the check, but not with others like them. "
+def _without_their_words(verdict: Verdict, where: str = "") -> str:
     if verdict.tier != 1:
-        return right + verdict.message
+        return verdict.message
+    if verdict.message.startswith("There is no function"):
+        return f"There is no function {question(verdict.question).function} in the notebook."
     error = verdict.message.removeprefix("Your function stops with ").partition(":")[0].partition(" ")[0].rstrip(".")
     if error in dir(builtins):
-        return f"{right}Your function stops with {error} with {HIDDEN}."
+        return f"Your function stops with {error}{where}."
     said = next((text for text in _FIXED if verdict.message.startswith(text)), "")
     said = {"Your function returns the shape": "Your function returns another shape than it should",
             "Your function returns": "Your function returns another type than it should"}.get(said, said)
-    return f"{right}{said or 'Your function does not give an answer'} with {HIDDEN}."
+    return f"{said or 'Your function does not give an answer'}{where}."
 
 
 def quiz_verdict(name: str, letters: dict[int, str]) -> Verdict:

@@ -73,13 +73,18 @@ def _works(options: list[str]) -> bool:
         return False
 
 
+def holds() -> bool:
+    """Whether the instructor's files, environment and network are out of reach of what runs here."""
+    return kind() == "bubblewrap"
+
+
 def explained() -> str:
     """One sentence about the sandbox that this machine gives."""
     if kind() == "bubblewrap":
         return "Students' code runs in bubblewrap: no network, no access to your files, limits on memory and time."
     return ("Students' code runs in a plain process with limits on memory and time, but it CAN see your files, your "
-            "environment and the network, and fill your disk: install bubblewrap (apt-get install bubblewrap) to "
-            "prevent that.")
+            "environment and the network, and fill your disk, so what it prints is left out of the pages. Install "
+            "bubblewrap (apt-get install bubblewrap) to prevent that.")
 
 
 class Ended(Exception):
@@ -358,12 +363,17 @@ def _closed_namespace() -> tuple[str, ...]:
     return wanted if os.getuid() and _works(list(wanted)) else ()
 
 
+def _rights() -> tuple[str, ...]:
+    """Of root's rights, those that it takes to give the rest away."""
+    return () if os.getuid() else ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
+
+
 def _writable(folder: str, *, everybody: bool = True) -> list[str]:
     return ["--perms", "1777" if everybody else "0755", "--size", str(TMP_MB * 1024**2), "--tmpfs", folder]
 
 
 def _bubblewrap() -> list[str]:
-    command = ["bwrap", *_closed_namespace(), *_walls(), *_writable("/dev/shm"), *_writable("/tmp")]
+    command = ["bwrap", *_closed_namespace(), *_rights(), *_walls(), *_writable("/dev/shm"), *_writable("/tmp")]
     for path in SYSTEM:
         if os.path.islink(path):
             command += ["--symlink", os.readlink(path), path]
