@@ -47,15 +47,16 @@ def test_the_three_starts_copy_what_they_say():
     assert torch.equal(lab.student(3).classifier.weight, lab.student(3).classifier.weight)
 
 
+ROWS = [{"input_ids": [2, 9, 3], "label": 0}]
+
+
 def test_the_long_arms_train_three_times_as_long_and_two_of_them_the_words_too(monkeypatch):
     asked = []
     monkeypatch.setattr(lab, "student", lambda seed, start, train_words: asked.append((start, train_words)))
-    monkeypatch.setattr(lab, "fit", lambda model, arm, seed: asked.append(arm.steps) or History())
-    monkeypatch.setattr(lab, "loss_ends", lambda history: (1.0, 0.5))
-    monkeypatch.setattr(lab, "scores", lambda model: {})
-    monkeypatch.setattr(lab, "count_parameters", lambda model: 0)
+    monkeypatch.setattr(lab, "examples", lambda split: ROWS)
     for name in ("labels", *lab.LONGER):
-        lab.run(name, 0)
+        _, (only,) = lab.training(lab.ARMS[name], 0)
+        asked.append(only.recipe().steps)
     frozen, trained = ("embeddings", False), ("embeddings", True)
     assert asked == [frozen, 300, frozen, 900, frozen, 900, trained, 900, trained, 900]
 

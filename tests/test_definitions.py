@@ -199,3 +199,9 @@ def test_progress_from_before_is_still_read(tmp_path, monkeypatch):
     del stored["exercises"]["ch01.q1"]["missing"]
     (tmp_path / store.FILE).write_text(json.dumps(stored), encoding="utf-8")
     assert "2 of" in repr(ex.export_answers())
+
+
+def test_names_without_a_value_are_found():
+    cell = "import torch\ndef f(x, y=LATER):\n    z = [torch.exp(i) + HERE for i in x]\n    return z"
+    parts = definitions.statements(cell)
+    assert definitions.unbound(parts) == {"LATER", "HERE"}

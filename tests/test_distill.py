@@ -166,7 +166,7 @@ def test_a_run_that_is_killed_in_the_middle_of_a_checkpoint_goes_on_from_the_one
         return replaced(source, target)
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(training.os, "replace", cut)
+        patched.setattr(os, "replace", cut)
         distill(settings(ground, tmp_path / "cut", "hinton"), quiet)
     result = distill(settings(ground, tmp_path / "cut", "hinton"), quiet)
     assert result["accuracy"] == distill(settings(ground, tmp_path / "whole", "hinton"), quiet)["accuracy"]

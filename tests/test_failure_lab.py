@@ -12,6 +12,7 @@ from view_pages import page_of, values
 from course_lib.experiments import lab2_mistakes as lab
 from course_lib.experiments.lab2_mistakes import TEXTS, explorer, stored_curves
 from course_lib.mistakes import MUTANTS
+from course_lib.notebook.exercises.reference import lab2 as reference
 from course_lib.notebook.views import comparable
 from course_lib.notebook.views.failure_lab import failure_lab, lab_text, reading, shown_runs, thinned
 
@@ -63,7 +64,7 @@ def test_the_gradient_shares_are_those_of_the_exercise():
     from course_lib.mistakes import mutant
 
     for squared in (True, False):
-        wanted = solutions.teachers_share(lab.answers(model, rows), teacher, labels, 4.0, squared)
+        wanted = reference.teachers_share(lab.answers(model, rows), teacher, labels, 4.0, squared)
         if squared:
             found = lab.teachers_share(model, 4.0)
         else:

@@ -504,7 +504,7 @@ def test_what_a_real_chapter_depends_on() -> None:
             "course_lib/notebook/views/temperature.js", "course_lib/notebook/exercises/ch01.py",
             "course_lib/notebook/exercises/forms.js", "data/results/ch01.json", "data/assets.toml",
             "data/teachers/sentiment/card.json"} <= set(parts)
-    others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/minilm",
+    others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/bilstm_augmentation",
               "course_lib/notebook/exercises/ch02", "course_lib/notebook/views/pareto", "data/results/ch02",
               "data/japanese")
     assert [part for part in parts if part.startswith(others)] == []

@@ -9,7 +9,6 @@ from course_lib.methods import bilstm, bilstm_augmentation, cached, hinton
 from course_lib.mistakes import tiny
 from course_lib.mistakes.patching import Edit, Mutant
 from course_lib.mistakes.tiny import LABELS, STUDENT_LOGITS, TEACHER_LOGITS
-from course_lib.shared import probes
 
 HINTON = "course_lib.methods.hinton"
 BILSTM = "course_lib.methods.bilstm"
@@ -52,9 +51,9 @@ def best_reachable_hard_loss() -> float:
 
 
 def shift_by_padding() -> float:
-    model = tiny.bert()
-    short, longer = (probes.logits_of(model, tiny.batch(padding)) for padding in (0, 6))
-    return (short - longer).abs().max()
+    model, labels = tiny.bert(), hinton.HintonRecipe(hard_weight=1.0, soft_weight=0.0)
+    short, longer = (hinton.terms(model, None, tiny.batch(padding), labels)["hard"] for padding in (0, 6))
+    return (short - longer).abs()
 
 
 def distance_of_a_half_sure_student() -> float:
@@ -203,9 +202,9 @@ MUTANTS = (
         "mask_not_passed", "ch01",
         "The model is called with the input ids alone, so it reads the padding as words.",
         "The same sentence gets another answer in another batch.",
-        (Edit("course_lib.shared.probes:logits_of", "model(**text_of(model, batch))",
-              'model(**text_of(model, {"input_ids": batch["input_ids"]}))'),),
-        ("tests/test_hinton.py",), "largest change of a logit by six columns of padding", shift_by_padding),
+        (Edit(f"{HINTON}:terms", "logits_of(student, batch)",
+              'logits_of(student, {"input_ids": batch["input_ids"]})'),),
+        ("tests/test_hinton.py",), "change of the hard loss by six columns of padding", shift_by_padding),
     Mutant(
         "mse_of_probabilities", "ch02",
         "The squared distance is taken of probabilities instead of raw logits.",

@@ -324,12 +324,18 @@ def _from_export(content: dict, released: dict[str, NotebookNode]) -> list[Hande
     exercises, quiz = content["exercises"], content.get("quiz") if isinstance(content.get("quiz"), dict) else {}
     for name in sorted({str(key).partition(".")[0] for key in (*exercises, *quiz)} & set(released)):
         asked, handed = chapter(name), Handed(name, [], exported=True)
+        imports = next(cell.source for cell in released[name].cells if "imports" in cell.metadata.get("tags", []))
+        there = {bound for part in definitions.statements(imports) for bound in part.binds}
         for q in asked.questions:
             entry = exercises.get(q.name)
             if not isinstance(entry, dict):
                 continue
             if isinstance(entry.get("source"), str):
                 handed.cells.append(Cell(_exported(entry, q.function), q.name))
+                if lacks := sorted(definitions.unbound(definitions.statements(handed.cells[-1].text)) - there):
+                    named = clean(", ".join(lacks))[:80]
+                    handed.notes.append(f"{q.name} uses {named}, which the exported file does not hold; ask for the "
+                                        "notebook.")
             elif entry.get("attempts"):
                 handed.missing[q.name] = ("The exported file does not hold the text of this function. Hand in the "
                                           "notebook itself.")

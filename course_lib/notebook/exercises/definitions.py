@@ -227,13 +227,18 @@ def carried(function: Any, wanted: str, question: str) -> Carried:
         own, source = needed(before.uses, past), before.text
     else:
         return Carried(_source(function), {}, (wanted,))
-    known = {name for statement in (*own, before) for name in statement.binds | _inside(statement.text)}
-    missing = {name for statement in (*own, before) for name in statement.uses} - known - ALWAYS_THERE
+    missing = unbound([*own, before])
     needs: dict[str, str] = {}
     for statement in own:
         key = ", ".join(sorted(statement.binds))
         needs[key] = f"{needs[key]}\n{statement.text}" if key in needs else statement.text
     return Carried(source, needs, tuple(sorted(missing)))
+
+
+def unbound(own: Sequence[Statement]) -> set[str]:
+    """Names that statements use and that none of them gives a value."""
+    known = {name for statement in own for name in statement.binds | _inside(statement.text)}
+    return {name for statement in own for name in statement.uses} - known - ALWAYS_THERE
 
 
 def _inside(text: str) -> set[str]:

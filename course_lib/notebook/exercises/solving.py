@@ -71,6 +71,10 @@ def source(asked: Question) -> str:
     return "\n\n\n".join(["\n".join([*notes, parts[0]]), *parts[1:]])
 
 
+def _script() -> str:
+    return resources.files(__package__).joinpath("solution.js").read_text(encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class Solution:
     """A solution that shows itself: highlighted, and with a button that copies it."""
@@ -92,25 +96,7 @@ class Solution:
                 'padding:.6em .8em;margin:0;white-space:pre-wrap;overflow-wrap:break-word">'
                 f'<code style="background:none;color:inherit;padding:0">{code}</code></pre>'
                 f'<button type="button" style="margin:.4em 0" data-copy>Copy</button> <span role="status"></span>'
-                f"<script>{_COPY}</script>{f'<p>{escape(self.note)}</p>' if self.note else ''}</div>")
-
-
-# Where a frame may not use the clipboard (Colab), the old command still copies what is selected.
-_COPY = """(() => {
-  const box = document.currentScript?.closest(".course-solution")
-    ?? [...document.querySelectorAll(".course-solution:not([data-mounted])")].pop();
-  if (!box || box.hasAttribute("data-mounted")) return;
-  box.setAttribute("data-mounted", "");
-  const code = box.querySelector("code");
-  box.querySelector("[data-copy]").addEventListener("click", async () => {
-    let done = true;
-    try { await navigator.clipboard.writeText(code.textContent); } catch {
-      getSelection().selectAllChildren(code);
-      done = document.execCommand("copy");
-    }
-    box.querySelector("[role=status]").textContent = done ? "Copied." : "Select the text and copy it by hand.";
-  });
-})();"""
+                f"<script>{_script()}</script>{f'<p>{escape(self.note)}</p>' if self.note else ''}</div>")
 
 
 # --- the function that passed -----------------------------------------------------------------------------------------
