@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from course_lib.experiments import records
-from course_lib.experiments.answers import SPLITS, kept
+from course_lib.experiments.answers import kept
 from course_lib.experiments.described import Live, Part
 from course_lib.material.data import load_data
 from course_lib.material.teachers import Teacher, load_teacher
@@ -32,6 +32,7 @@ from course_lib.shared.starts import copy_factorised_embeddings, copy_layers
 from course_lib.shared.students import new_student
 from course_lib.shared.training import History, Recipe, autocast, train
 
+SPLITS = ("train", "validation", "test")
 ABOUT = "Wikipedia leads, one layer from stored probabilities: rate, start, size, budget, shuffled cache, TF-IDF."
 SEEDS = range(5)
 MAX_LENGTH = 128
