@@ -498,7 +498,7 @@ class TestSandbox:
                 "*map(Path, sys.argv[2:4])); print(r.sandbox, r.points)")
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, file, course, tmp_path / "out"], text=True,
                               capture_output=True, check=False, cwd=ROOT, timeout=300,
-                              env=os.environ | {"COURSE_SANDBOX_KIND": "plain"})
+                              env=os.environ | {"COURSE_SANDBOX_KIND": "plain", "PYTHONPATH": str(ROOT / "tools")})
         assert "CAN see your files" in done.stdout, done.stderr
         assert f"plain {student.asked.points - student.first.points:g}" in done.stdout, done.stderr
 
@@ -515,9 +515,9 @@ class TestSubmissions:
 
     def test_quiz_letters_are_read_and_not_run(self):
         asked = chapter("ch01")
-        assert submissions._letters(asked, 'answer("ch01.quiz", "ab-x----")') == {1: "a", 2: "b"}
-        assert submissions._letters(asked, "answer('ch01.quiz3', 'C')  # sure") == {3: "c"}
-        assert submissions._letters(asked, 'answer("ch02.quiz", "aaaaaaaa")') == {}
+        assert submissions.letters(asked, 'answer("ch01.quiz", "ab-x----")') == {1: "a", 2: "b"}
+        assert submissions.letters(asked, "answer('ch01.quiz3', 'C')  # sure") == {3: "c"}
+        assert submissions.letters(asked, 'answer("ch02.quiz", "aaaaaaaa")') == {}
 
     def test_of_a_whole_chapter_only_definitions_are_kept(self, course, tmp_path):
         asked = chapter("ch01")
@@ -527,6 +527,6 @@ class TestSubmissions:
         file = tmp_path / "mine.ipynb"
         file.write_text(nbformat.writes(notebook), encoding="utf-8")
         (handed,) = submissions.read(file, grading.released(course))
-        code = "\n".join(handed.cells)
+        code = "\n".join(cell.text for cell in handed.cells)
         assert "def helper" in code and "train(" not in code and "load_teacher" not in code
         assert all(q.function in code for q in asked.questions) and len(handed.quiz) == len(asked.quiz)

@@ -160,7 +160,9 @@ class Runner:
         if refused := self.refused(asked, function):
             return sent | {"refused": refused}
         calls = self.all_calls(asked, [self.call(asked, case) for case in cases])
-        return sent | {"outcomes": [asdict(outcome) for outcome in self.run(function, calls, asked.seconds)]}
+        # A sentence may quote what the student's code is called, and a name has any length.
+        outcomes = [asdict(outcome) for outcome in self.run(function, calls, asked.seconds)]
+        return sent | {"outcomes": [plain | {"trouble": plain["trouble"][:MOST_TEXT]} for plain in outcomes]}
 
     def reply(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what one request asks."""
