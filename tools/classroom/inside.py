@@ -160,9 +160,8 @@ class Runner:
         if refused := self.refused(asked, function):
             return sent | {"refused": refused}
         calls = self.all_calls(asked, [self.call(asked, case) for case in cases])
-        # A sentence may quote what the student's code is called, and a name has any length.
-        outcomes = [asdict(outcome) for outcome in self.run(function, calls, asked.seconds)]
-        return sent | {"outcomes": [plain | {"trouble": plain["trouble"][:MOST_TEXT]} for plain in outcomes]}
+        outcomes = [shortened(asdict(outcome)) for outcome in self.run(function, calls, asked.seconds)]
+        return sent | {"outcomes": outcomes}
 
     def reply(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what one request asks."""
@@ -236,6 +235,15 @@ def send(target: int, reply: dict[str, Any]) -> None:
     message = struct.pack("<I", len(body)) + body
     while message:
         message = message[os.write(target, message):]
+
+
+def shortened(plain: Any) -> Any:
+    """The same numbers, every text cut: an answer's type and a sentence may carry a name of any length."""
+    if isinstance(plain, dict):
+        return {key: shortened(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [shortened(value) for value in plain]
+    return plain[:MOST_TEXT] if isinstance(plain, str) else plain
 
 
 def main() -> None:
