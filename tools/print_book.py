@@ -39,6 +39,8 @@ def article(html: Path, name: str, printed: list[str]) -> Tag:
     body["id"] = slug(name)
     for mark in body.select("a.headerlink, button.copybtn"):
         mark.decompose()
+    for fold in body.select("details.cv-fold"):
+        fold["open"] = ""  # paper has nothing to click on
     for tag in body.select("[id]"):
         if tag is not body:
             tag["id"] = f"{slug(name)}--{tag['id']}"
