@@ -500,11 +500,11 @@ def test_a_page_that_counts_all_points_depends_on_all_exercises(course: Path) ->
 
 def test_what_a_real_chapter_depends_on() -> None:
     parts = chapter_files.fingerprint(chapter_files.FOLDER / "ch01_hinton.md")
-    assert {"course_lib/methods/hinton.py", "course_lib/notebook/shared.css", "course_lib/experiments/sentences.py",
+    assert {"course_lib/methods/hinton.py", "course_lib/notebook/shared.css", "course_lib/experiments/few_labels.py",
             "course_lib/notebook/views/temperature.js", "course_lib/notebook/exercises/ch01.py",
-            "course_lib/notebook/exercises/forms.js", "data/results/ch01.json", "data/assets.toml",
-            "data/teachers/sentiment/card.json"} <= set(parts)
-    others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/bilstm_augmentation",
+            "course_lib/notebook/exercises/forms.js", "data/results/ch01few.json", "data/assets.toml",
+            "data/teachers/sentiment-500/card.json"} <= set(parts)
+    others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/minilm",
               "course_lib/notebook/exercises/ch02", "course_lib/notebook/views/pareto", "data/results/ch02",
               "data/japanese")
     assert [part for part in parts if part.startswith(others)] == []
