@@ -172,8 +172,8 @@ class Claims:
             else:
                 rest = [measured(we) if isinstance(we, Interval) else plain(we), Cell("", ""), Cell("", "")]
             yours = [plain(self.you[row].translate(MINUS))] if self.you else []
-            paper = paper.translate(MINUS) if paper.startswith("-") else paper
-            made.append([plain(claim), plain(paper), *rest, *yours])
+            printed = paper.translate(MINUS) if paper.startswith("-") else paper
+            made.append([plain(claim), plain(printed), *rest, *yours])
         return made
 
     def __repr__(self) -> str:
