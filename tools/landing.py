@@ -24,9 +24,8 @@ EXPLORER = "<!-- EXPLORER -->"
 # --- One result -------------------------------------------------------------------------------------------------------
 
 SHOWN = {  # arm of chapter 1's experiment -> what a stranger reads, and whose colour it has
-    "labels": ("the student learns from 500 labels", "baseline"),
-    "argmax, all text": ("it reads 8,833 sentences, each with the class that the teacher names", "soft"),
-    "soft answers, all text": ("the same sentences, with the teacher's probabilities", "student"),
+    "labels": ("a small student learns from 500 labels", "baseline"),
+    "soft answers, all text": ("the same student learns from a teacher's answers to 8,833 sentences", "student"),
 }
 CHANCE = 50.0  # two classes: a coin
 
@@ -42,7 +41,7 @@ def result() -> str:
     """The first result as bars of HTML, which follow the theme of the page; a bar begins at the coin's 50 %."""
     students, teacher = found()
     rows = [_bar(text, students[arm].mean, ROLES[role].colour) for arm, (text, role) in SHOWN.items()]
-    rows.append(_bar("the teacher, six layers, trained on the same 500 labels", teacher, ROLES["teacher"].colour))
+    rows.append(_bar("the teacher: six layers, and the same 500 labels", teacher, ROLES["teacher"].colour))
     seeds = len(records.values("ch01few", "labels", "accuracy"))
     return ("`````{raw} html\n<figure class=\"front-result\">\n<figcaption>Is a movie sentence positive or negative? "
             "Right answers on 3,323 new sentences; a coin has 50 %.</figcaption>\n" + "\n".join(rows)

@@ -178,7 +178,7 @@ def assistant_advised(student_config: PretrainedConfig, teacher_config: Pretrain
 
 
 def assistant_config(student_config: PretrainedConfig, teacher_config: PretrainedConfig) -> PretrainedConfig:
-    """The assistant between the two: the teacher's depth, the student's width. Source: v1 section 3.4.
+    """The assistant between the two: the teacher's depth, the student's width. Source: v1 section 3.3.
 
     Distil teacher -> assistant first, then assistant -> student, with the same loss.
     """

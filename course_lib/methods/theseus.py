@@ -50,7 +50,7 @@ def linear_rate(step: int, *, base: float = 0.3, k: float = 0.0006) -> float:
 
     Each successor is trained on a share p of the batches, so its effective learning rate is p times the nominal one:
     the rising rate is a warm-up as well, and it leads into phase 2 without a jump.
-    Source: section 3.3, eq. 5; `LinearReplacementScheduler`; base and k of the README's MRPC command.
+    Source: section 3.3, eq. 6; `LinearReplacementScheduler`; base and k of the README's MRPC command.
     """
     return _valid(min(1.0, k * step + base))
 
