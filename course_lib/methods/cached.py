@@ -330,7 +330,7 @@ def collate(examples: Sequence[dict], pad_token_id: int = 0) -> dict[str, Tensor
 
 @dataclass(frozen=True)
 class CachedRecipe:
-    """Equal weights; T = 1: the practitioner's report names no temperature. The rate is ours: most weights are fresh."""
+    """Equal weights; T = 1, as the report names no temperature. The rate is ours: most weights are fresh."""
 
     hard_weight: float = 0.5
     soft_weight: float = 0.5
