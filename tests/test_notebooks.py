@@ -379,7 +379,7 @@ def test_a_chapter_is_in_all_tables_exactly_when_its_file_is_there(tables: Path)
         assert contents.out_of_date(tables) == []
     landing = (tables / "book/index.md").read_text()
     assert ("[Title of ch01_a](notebooks/ch01_a.ipynb)\n:class-card: front-card ch01_a\n\n{cite:t}`key2015`.\n"
-            "Afterwards you can do it.\n+++\n42 minutes · level 2\n") in landing
+            "Afterwards you can do it.\n\n42 minutes · level 2\n") in landing
     assert "[Two](notebooks/ch02_b.ipynb)" in landing and "P ch02_b." in landing and "7 minutes · level 2" in landing
     assert landing.index("## Chapters") < landing.index("[Two]") < landing.index("## Failure labs")
 

@@ -69,7 +69,7 @@ def landing(found: list[Entry]) -> str:
     def card(e: Entry) -> str:
         paper = f"{{cite:t}}`{e.cite}`" if e.cite else e.paper[0].upper() + e.paper[1:]
         return (f":::{{grid-item-card}} [{e.title}](notebooks/{e.file}.ipynb)\n:class-card: front-card {e.file}\n\n"
-                f"{paper}.\nAfterwards you can {e.can}.\n+++\n{e.minutes} minutes · level {e.level}\n:::")
+                f"{paper}.\nAfterwards you can {e.can}.\n\n{e.minutes} minutes · level {e.level}\n:::")
 
     def grid(lab: bool) -> str:
         return "\n\n".join(["::::{grid} 1 2 2 3\n:gutter: 2", *(card(e) for e in found if e.is_lab is lab), "::::"])
