@@ -107,7 +107,7 @@ def encoding_of(file: Path, asked: str) -> str:
 
 
 def lines_of(file: Path, encoding: str) -> list[str]:
-    """The lines with their ends (LF, CR LF or CR); a wrong byte or an endless line is named."""
+    """The lines with their ends, of any kind; a wrong byte or an endless line is named."""
     found: list[str] = []
     try:
         with file.open(encoding=encoding, newline="") as stream:
