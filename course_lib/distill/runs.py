@@ -30,10 +30,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from course_lib.distill.card import model_card, paper_we_you
-from course_lib.distill.checks import all_texts, class_numbers, method_of, require_fit, require_readable, teacher_of
+from course_lib.distill.checks import all_texts, method_of, require_fit, require_readable, teacher_of
+from course_lib.distill.classes import as_the_model_numbers, in_teachers_classes
 from course_lib.distill.folder import begin_folder, is_same_run, save_student, write_json
 from course_lib.distill.memory import estimate, in_words
-from course_lib.distill.settings import Settings
+from course_lib.distill.settings import READING, Settings
 from course_lib.distill.texts import Texts, read
 from course_lib.doctor import diagnose
 from course_lib.material.teachers import Teacher
@@ -67,13 +68,16 @@ def distill(settings: Settings, say: Say = print) -> dict:
         return result
     wait_for_all()  # nobody writes into the folder before everybody has looked at it
     say(_where(state, settings))
-    texts = read(settings.data, text=settings.text, label=settings.label, encoding=settings.encoding,
-                 skip_bad_rows=settings.skip_bad_rows)
+    texts = read(settings.data, **{name: getattr(settings, name) for name in READING})
+    fresh = method.teacher == "none"  # the model is fine-tuned: it has nothing to teach yet
+    texts = as_the_model_numbers(texts, settings.teacher) if fresh else texts
     for note in texts.notes:
         say(note)
     teacher = teacher_of(settings, method, texts)
     task = MASKED_LM if is_masked_lm(teacher.model) else CLASSIFICATION
     require_fit(method, task, teacher, texts)
+    if task == CLASSIFICATION:
+        texts = in_teachers_classes(texts, teacher, settings.max_length, say, ask=not fresh)
     made = by_spec(settings.student or method.student, method, teacher, all_texts(texts),
                    pairs="text_pair" in texts.splits["train"].column_names, seed=settings.seed)
     require_readable(method, made)
@@ -117,9 +121,6 @@ class Run:
                 raise ValueError(f"The {split} texts are all shorter than 8 tokens; nothing can be masked in them.")
             return found
         examples = self.made.examples(rows, self.settings.max_length)
-        if self.labels:
-            numbers = class_numbers(self.texts.class_names, self.teacher)
-            examples = [example | {"label": numbers[example["label"]]} for example in examples]
         if self.method.teacher == "none" or (split == "train" and self.method.teacher == "live"):
             return examples
         return self._with_answers(examples, split)
