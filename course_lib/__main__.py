@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     doctor = commands.add_parser("doctor", help="look at a student and its teacher, and say what is wrong")
     doctor.add_argument("student", help="folder of a saved model, or its name on the hub")
     doctor.add_argument("teacher", help="folder of a saved model, or its name on the hub")
-    doctor.add_argument("--text", metavar="FILE", help="one sentence per line; default: a few sentences of our own")
+    doctor.add_argument("--text", metavar="FILE", help="one text per line, or a table with a column of texts; "
+                        "default: a few sentences of our own")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
     distill = commands.add_parser("distill", help="distil your teacher into a smaller student, on your texts")
     distill.add_argument("method", help=_known_methods(sys.argv[1:] if arguments is None else arguments))
@@ -52,13 +53,23 @@ def _known_methods(arguments: Sequence[str]) -> str:
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
     """What `distill` and `finetune` have in common."""
-    parser.add_argument("--data", required=True, metavar="TEXTS", help="a file (csv, tsv, jsonl, parquet, txt), a "
+    parser.add_argument("--data", required=True, metavar="TEXTS", help="a file (csv, tsv, json, parquet, txt), a "
                         "folder with train/validation/test files, or a data set of the hub or the course")
     parser.add_argument("--out", required=True, metavar="FOLDER",
                         help="where the run is kept; the same command goes on with a stopped run")
     parser.add_argument("--text", metavar="COLUMN", help="column of the text; default: guessed and said")
     parser.add_argument("--label", metavar="COLUMN", help="column of the label; default: guessed and said")
-    parser.add_argument("--encoding", default="utf-8", help="of the file; default utf-8")
+    parser.add_argument("--encoding", default="utf-8", help="of the file; default utf-8, or what its first bytes say")
+    parser.add_argument("--separator", metavar="SIGN", help="between the cells of a table: comma, semicolon, tab, bar "
+                        "or another sign; default: seen and said")
+    parser.add_argument("--quotes", choices=["cells", "letters"], help="what a quotation mark of a table does: hold a "
+                        "cell together, or stand in the text; default: seen and said")
+    parser.add_argument("--no-header", action="store_false", dest="header",
+                        help="the first line of a table is a row; its columns are called 'column 1', 'column 2', ...")
+    parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="the classes in the order of their "
+                        "numbers, or each as NAME=TEACHERS_NAME; default: matched by name or number, said and tried")
+    parser.add_argument("--no-label", nargs="+", default=[], metavar="LABEL",
+                        help="labels that mean that nobody knows, such as -1; these rows are left out and counted")
     parser.add_argument("--skip-bad-rows", action="store_true", help="leave out rows that cannot be used; count them")
     parser.add_argument("--preset", default="laptop", help="laptop (the chapters' values, default) or paper")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="recipe",
@@ -77,7 +88,8 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 def _doctor(given: argparse.Namespace) -> int:
     from course_lib.doctor.shell import diagnose_folders
 
-    report = diagnose_folders(given.student, given.teacher, given.text)
+    report = diagnose_folders(given.student, given.teacher, given.text,
+                              say=lambda line: None if given.json else print(line, flush=True))
     print(report.to_json() if given.json else report)
     return int(any(finding.severity == "error" for finding in report.findings))
 

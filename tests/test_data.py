@@ -156,6 +156,22 @@ def test_a_local_folder_comes_through_the_same_door(tmp_path):
     assert load_data(str(tmp_path / "csv"))["train"]["text"][0] == "one"
 
 
+def test_a_folder_that_was_saved_without_splits_is_for_training(tmp_path):
+    Dataset.from_dict({"sentence": ["one", "two"], "label": [0, 1]}).save_to_disk(str(tmp_path / "mine"))
+    splits = load_data(str(tmp_path / "mine"))
+    assert list(splits) == ["train"] and splits["train"]["text"][1] == "two"
+
+
+def test_a_folder_with_the_name_of_a_data_set_is_pointed_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(data._COURSE_DATA, "sentiment", lambda: "the course's")
+    assert load_data("sentiment") == "the course's"
+    DatasetDict(train=Dataset.from_dict({"text": ["mine"]})).save_to_disk("sentiment")
+    with pytest.warns(UserWarning, match=r"the folder 'sentiment' that is here is load_data\('./sentiment'\)"):
+        assert load_data("sentiment") == "the course's"
+    assert load_data("./sentiment")["train"]["text"][0] == "mine"
+
+
 def test_a_hub_name_is_asked_for_in_its_two_parts(monkeypatch):
     asked = []
     rows = Dataset.from_dict({"sentence": ["fine"], "label": [1]})

@@ -72,8 +72,6 @@ def require_fit(method: Method, task: str, teacher: Teacher, texts: Texts) -> No
         raise ValueError(f"{method.name} needs labels, and the data has none. Say which column it is (--label NAME), "
                          "or take a method that learns from the teacher alone: "
                          f"{_names(lambda m: task in m.tasks and not m.needs_labels)}.")
-    if task == CLASSIFICATION:
-        class_numbers(texts.class_names, teacher)
 
 
 def require_embeddings(teacher: Teacher, texts: Texts) -> None:
@@ -200,23 +198,6 @@ def _names(wanted: Callable[[Method], bool]) -> str:
     """The methods of a kind; first those that ask least of their student."""
     found = sorted(filter(wanted, METHODS.values()), key=lambda method: (method.same_tokens, method.own_student))
     return ", ".join(method.name for method in found)
-
-
-def class_numbers(names: Sequence[str], teacher: Teacher) -> list[int]:
-    """The teacher's number for each class of the data. Raises: ValueError for a class that the teacher lacks."""
-    known = teacher.class_names
-    numbers = [str(i) for i in range(len(known))]
-    unnamed = all(name.startswith("LABEL_") for name in known)
-    if set(names) <= set(known):
-        return [known.index(name) for name in names]
-    if set(names) <= set(numbers):
-        return [numbers.index(name) for name in names]
-    if unnamed and len(names) == len(known):
-        return list(range(len(names)))
-    unknown = next(name for name in names if name not in known)
-    raise ValueError(f"The data has the class '{unknown}', which the teacher does not know. The teacher's classes: "
-                     f"{', '.join(known)}; the data's: {', '.join(names)}. Rename them in the data, or use the numbers "
-                     f"0 to {len(known) - 1}.")
 
 
 def all_texts(texts: Texts) -> list[str]:

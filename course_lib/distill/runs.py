@@ -33,7 +33,6 @@ from transformers import PreTrainedModel
 from course_lib.distill.card import model_card, paper_we_you
 from course_lib.distill.checks import (
     all_texts,
-    class_numbers,
     method_of,
     require_able,
     require_embeddings,
@@ -45,9 +44,10 @@ from course_lib.distill.checks import (
     texts_cut,
     tokens_per_text,
 )
+from course_lib.distill.classes import as_the_model_numbers, in_teachers_classes
 from course_lib.distill.folder import begin_folder, is_same_run, save_student, write_json
 from course_lib.distill.memory import estimate, in_words
-from course_lib.distill.settings import Settings
+from course_lib.distill.settings import READING, Settings
 from course_lib.distill.texts import Texts, read
 from course_lib.doctor import diagnose
 from course_lib.material.teachers import Teacher
@@ -81,14 +81,17 @@ def distill(settings: Settings, say: Say = print) -> dict:
         return result
     wait_for_all()  # nobody writes into the folder before everybody has looked at it
     say(_where(state, settings))
-    texts = read(settings.data, text=settings.text, label=settings.label, encoding=settings.encoding,
-                 skip_bad_rows=settings.skip_bad_rows)
+    texts = read(settings.data, **{name: getattr(settings, name) for name in READING})
+    fresh = method.teacher == "none"  # the model is fine-tuned: it has nothing to teach yet
+    texts = as_the_model_numbers(texts, settings.teacher) if fresh else texts
     for note in texts.notes:
         say(note)
     teacher = teacher_of(settings, method, texts)
     task = MASKED_LM if is_masked_lm(teacher.model) else CLASSIFICATION
     require_fit(method, task, teacher, texts)
     require_embeddings(teacher, texts)
+    if task == CLASSIFICATION:
+        texts = in_teachers_classes(texts, teacher, settings.max_length, say, ask=not fresh)
     made = by_spec(settings.student or method.student, method, teacher, all_texts(texts),
                    pairs="text_pair" in texts.splits["train"].column_names, seed=settings.seed)
     made = same_reading(made, teacher, texts)
@@ -156,9 +159,6 @@ class Run:
         self._say(texts_cut(rows, examples, split, self.max_length, self.made, self.teacher))
         if split == "train":
             self._say(require_known_tokens(examples, self.made.tokenizer, self.made.model, "student"))
-        if self.labels:
-            numbers = class_numbers(self.texts.class_names, self.teacher)
-            examples = [example | {"label": numbers[example["label"]]} for example in examples]
         if self.method.teacher == "none" or (split == "train" and self.method.teacher == "live"):
             return examples
         return self._with_answers(examples, split)

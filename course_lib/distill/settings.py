@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -25,7 +26,15 @@ class Settings:
     precision: str = "auto"
     seed: int = 0
     save_every: int = 100
-    text: str | None = None
+    text: str | None = None  # this and the following: how the data is read, as in `texts.read`
     label: str | None = None
     encoding: str = "utf-8"
+    separator: str | None = None
+    quotes: str | None = None
+    header: bool = True
+    no_label: Sequence[str] = ()
+    classes: Sequence[str] = ()
     skip_bad_rows: bool = False
+
+
+READING = ("text", "label", "encoding", "separator", "quotes", "header", "no_label", "classes", "skip_bad_rows")

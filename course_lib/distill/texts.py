@@ -5,31 +5,33 @@
     texts.splits["train"][0]            # {"text": "...", "label": 1}
 
 Nothing is trained on a file that is not understood completely: a bad row stops the reading, or (`skip_bad_rows`) is
-left out and counted. Which split a text belongs to follows from the text itself, in any script.
+left out and counted; a label that may be a class or a missing one is asked for. Which split a text belongs to follows
+from the text itself, in any script.
+
+`course_lib.material.text_files` makes rows of a file; `classes` matches these classes with a teacher's.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict, load_from_disk
 
 from course_lib.material.data import hash_position, load_data, split_at, table
+from course_lib.material.text_files import READERS, How, Row, Table, class_names, columns_of, read_file, said
+from course_lib.shared.masking import IGNORED
 
-LONGEST_LINE = 1_000_000  # characters; a longer one is an unclosed quotation mark, or no text
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
-TEXT_NAMES = ("text", "sentence", "sentence1", "question1", "premise", "review", "content", "document", "comment",
-              "body", "question")
-PAIR_NAMES = ("text_pair", "sentence2", "question2", "hypothesis")
-LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "topic", "stars", "rating")
-
-Row = dict[str, object]
+MAYBE_MISSING = ("nan", "none", "null", "na", "n/a", "\\n", "-", "?")  # a class, or a program's word for "nothing"
+NAMED_AT_MOST = 20  # classes in one note
 
 
 @dataclass(frozen=True)
@@ -39,53 +41,76 @@ class Texts:
     splits: DatasetDict
     class_names: tuple[str, ...]  # () = there are no labels
     notes: tuple[str, ...]
+    meant: dict[str, str | None] = field(default_factory=dict)  # --classes: name here -> name at the teacher
 
 
 @dataclass
 class _Reader:
     text: str | None
     label: str | None
-    encoding: str
     skip_bad_rows: bool
+    no_label: Sequence[str]  # names that mean "no label"
+    classes: Sequence[str]  # as the user wrote them: NAME, or NAME=TEACHERS_NAME
     notes: list[str] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
+    unlabelled: dict[str, list[str]] = field(default_factory=dict)  # split -> complaints about missing labels
+    hidden: Counter = field(default_factory=Counter)  # split -> rows whose label says "no label"
+    known: list[str] = field(default_factory=list)  # the classes in the order of the data set's own numbers
 
 
 def read(source: str, *, text: str | None = None, label: str | None = None, encoding: str = "utf-8",
-         skip_bad_rows: bool = False) -> Texts:
-    """Read a file (CSV, TSV, JSON lines, Parquet, plain text), a folder of files for the splits, or a data set.
+         skip_bad_rows: bool = False, separator: str | None = None, quotes: str | None = None, header: bool = True,
+         no_label: Sequence[str] = (), classes: Sequence[str] = ()) -> Texts:
+    """Read a file (CSV, TSV, JSON, Parquet, plain text), a folder of files for the splits, or a data set.
 
-    source: a path, a name of the course ("sentiment"), or a hub data set with a slash.
+    source: a path, a name of the course ("sentiment"), or a hub data set with a slash; what is on the disk comes first.
     text, label: names of the columns; without them they are guessed, and the guess is said in `notes`.
     skip_bad_rows: leave out rows without text or label, and broken ones, instead of stopping.
+    encoding, separator, quotes, header: as in `text_files.How`; a file shows them, unless it is in doubt.
+    no_label: labels that mean "nobody knows" (such rows are left out and counted). classes: the names of the classes in
+    the order of their numbers, or NAME=TEACHERS_NAME each.
     Raises: ValueError that names the file, the row and the way out.
     """
-    path, reader = Path(source), _Reader(text, label, encoding, skip_bad_rows)
-    if path.is_file():
-        files = {"train": path}
-    elif path.is_dir() and not (path / "dataset_dict.json").exists():
-        files = _files_of(path)
-    else:
-        return _from_data_set(source)
-    rows = {split: _rows_of(file, reader) for split, file in files.items()}
+    reader = _Reader(text, label, skip_bad_rows, [class_name(name) for name in no_label], classes)
+    rows = {}
+    for split, (name, found) in _tables(source, How(encoding, separator, quotes, header), reader).items():
+        rows[split] = _rows_of(split, name, found, reader)
+    rows = _with_labels_or_without(rows, reader)
     if reader.bad and not skip_bad_rows:
         more = f"\n  and {len(reader.bad) - 5} more" if len(reader.bad) > 5 else ""
         raise ValueError("These rows cannot be used:\n  " + "\n  ".join(reader.bad[:5]) + more
                          + "\nMend them, or leave them out with --skip-bad-rows.")
     if reader.bad:
         reader.notes.append(f"{len(reader.bad)} bad row(s) left out, the first: {reader.bad[0]}.")
-    names = _number_labels(rows, source)
-    return Texts(_in_splits(rows, names, reader), tuple(names), tuple(reader.notes))
+    names, meant = _number_labels(rows, source, reader)
+    return Texts(_in_splits(rows, names, reader), tuple(names), tuple(reader.notes), meant)
 
 
-# --- Files ------------------------------------------------------------------------------------------------------------
+# --- Where the rows come from -----------------------------------------------------------------------------------------
+
+
+def _tables(source: str, how: How, reader: _Reader) -> dict[str, tuple[str, Table]]:
+    """{split: (name for messages, its rows)}."""
+    path, asked = Path(source), [name for name in (reader.text, reader.label) if name]
+    if path.is_file():
+        return {"train": (path.name, read_file(path, how, asked))}
+    if path.is_dir() and not any((path / file).exists() for file in ("dataset_dict.json", "state.json")):
+        return {split: (file.name, read_file(file, how, asked)) for split, file in _files_of(path).items()}
+    splits = _saved_splits(path) if path.is_dir() else _data_set(source)
+    others = [f"{name} ({len(rows):,})" for name, rows in splits.items() if name not in SPLITS]
+    if others:
+        reader.notes.append(f"Splits that are not used: {', '.join(others)}.")
+    if "train" not in splits:
+        raise ValueError(f"{source} has no split 'train'; it has {', '.join(splits)}.")
+    return {name: (f"{source}, {name}", _table_of(splits[name])) for name in SPLITS if name in splits}
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
     """The files of a folder that are called after a split."""
     found = {}
     for split, names in SPLITS.items():
-        matching = [file for file in sorted(folder.iterdir()) if file.stem in names and file.suffix in READERS]
+        matching = [file for file in sorted(folder.iterdir())
+                    if file.stem.lower() in names and file.suffix.lower() in READERS]
         if len(matching) > 1:
             raise ValueError(f"{folder} has {len(matching)} files for '{split}': "
                              f"{', '.join(file.name for file in matching)}. Keep one of them.")
@@ -96,161 +121,201 @@ def _files_of(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _rows_of(file: Path, reader: _Reader) -> list[Row]:
-    """The rows of one file with the standard names of columns; what is wrong is added to `reader.bad`."""
-    if file.suffix not in READERS:
-        raise ValueError(f"{file.name}: the course reads {', '.join(READERS)}; the end of the name says which.")
-    if file.stat().st_size == 0:
-        raise ValueError(f"{file.name} is empty.")
-    rows = list(READERS[file.suffix](file, reader))
-    if not rows:
-        raise ValueError(f"{file.name} has no row that can be used."
-                         + (f" The first problem: {reader.bad[0]}." if reader.bad else ""))
-    columns = list(dict.fromkeys(name for _, row in rows for name in row))
-    names = _columns(file, columns, reader)
-    return [kept for number, row in rows if (kept := _checked(file, number, row, names, reader)) is not None]
+def _saved_splits(folder: Path) -> DatasetDict:
+    """What `save_to_disk` wrote: a data set with splits, or one without, which is all for training."""
+    saved = load_from_disk(str(folder))
+    return saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
 
 
-def _lines(file: Path, encoding: str) -> Iterator[str]:
-    """The lines of a file; a wrong byte or an endless line is named before it fills the memory."""
-    with file.open("rb") as stream:
-        number = 0
-        while raw := stream.readline(4 * LONGEST_LINE):
-            number += 1
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 and encoding == "utf-8" else encoding)
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{file.name}, line {number}: byte {raw[error.start]:#04x} at place {error.start + 1} is no "
-                    f"{encoding}. Give the file's real encoding, for example --encoding cp1252 (Windows, Western "
-                    "Europe), shift_jis (Japanese), gb18030 (Chinese) or cp949 (Korean).") from error
-            if len(line) > LONGEST_LINE:
-                raise ValueError(f"{file.name}, line {number} has more than {LONGEST_LINE:,} characters. Is a line "
-                                 "break missing, or is this no text file?")
-            yield line
-
-
-def _csv(file: Path, reader: _Reader) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(LONGEST_LINE)
-    table = csv.reader(_lines(file, reader.encoding), delimiter="\t" if file.suffix == ".tsv" else ",", strict=True)
+def _data_set(source: str) -> DatasetDict:
+    """A data set of the course or of the hub."""
     try:
-        header = next(table, [])
-        if len(set(header)) < len(header):
-            raise ValueError(f"{file.name}: two columns have one name ({', '.join(header)}).")
-        for cells in table:
-            if len(cells) == len(header):
-                yield table.line_num, dict(zip(header, cells, strict=True))
-            elif cells:
-                reader.bad.append(f"{file.name}, line {table.line_num}: {len(cells)} cells, but the header has "
-                                  f"{len(header)} (is a text with a comma not in quotation marks?)")
-    except csv.Error as error:
-        raise ValueError(f"{file.name}, line {table.line_num}: {error}. Is a quotation mark opened and never closed?"
-                         ) from error
+        return load_data(source)
+    except (FileNotFoundError, ConnectionError) as error:
+        raise ValueError(f"{source} is no file, no folder, and no data set that can be reached "
+                         f"({type(error).__name__}: {str(error).splitlines()[0]}).") from error
 
 
-def _json_lines(file: Path, reader: _Reader) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(_lines(file, reader.encoding), start=1):
-        if not line.strip():
+def _table_of(rows: Dataset) -> Table:
+    return Table(rows.column_names, [(f"row {i}", row) for i, row in enumerate(rows.to_list(), start=1)],
+                 class_names=class_names(rows.features))
+
+
+# --- Rows -------------------------------------------------------------------------------------------------------------
+
+
+def _rows_of(split: str, name: str, found: Table, reader: _Reader) -> list[Row]:
+    """The rows of one table with the standard names of columns; what is wrong is added to the reader."""
+    reader.bad += found.bad
+    names = columns_of(name, found, reader.text, reader.label)
+    reader.notes.append(said(name, found, names))
+    numbered = found.class_names.get(names.get("label", ""), [])
+    if reader.known and numbered and numbered != reader.known:
+        raise ValueError(f"{name} numbers its classes {', '.join(numbered)}, another split {', '.join(reader.known)}.")
+    reader.known = reader.known or numbered
+    rows = []
+    for where, row in found.rows:
+        text = {kind: _text(row.get(names[kind])) for kind in ("text", "text_pair") if kind in names}
+        lacks = next((kind for kind, value in text.items() if not value), None)
+        if lacks:
+            reader.bad.append(f"{name}, {where}: no text in column '{names[lacks]}' ({row.get(names[lacks])!r})")
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            reader.bad.append(f"{file.name}, line {number}: no JSON ({error.msg})")
-            continue
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            reader.bad.append(f"{file.name}, line {number}: {type(row).__name__} where an object {{...}} was expected")
+        if "label" in names:
+            label = _label(split, f"{name}, {where}", row.get(names["label"]), numbered, reader)
+            text |= {"label": label} if label is not None else {}
+        rows.append(text)
+    return rows
 
 
-def _parquet(file: Path, reader: _Reader) -> Iterator[tuple[int, Row]]:
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(file)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{file.name} is no Parquet file, or it is damaged ({error}).") from error
-    yield from enumerate(table.to_pylist(), start=1)
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
 
 
-def _plain(file: Path, reader: _Reader) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(_lines(file, reader.encoding), start=1):
-        if line.strip():
-            yield number, {"text": line}
+def _label(split: str, where: str, value: object, numbered: Sequence[str], reader: _Reader) -> str | None:
+    """The name of the row's class, or None where there is none; the reader counts why.
 
-
-READERS = {".csv": _csv, ".tsv": _csv, ".jsonl": _json_lines, ".json": _json_lines, ".parquet": _parquet,
-           ".txt": _plain}
-
-
-# --- Columns ----------------------------------------------------------------------------------------------------------
-
-
-def _columns(file: Path, columns: Sequence[str], reader: _Reader) -> dict[str, str]:
-    """Which column of the file is `text`, `text_pair` and `label`; guesses are said."""
-    names = {}
-    for kind, asked, known in (("text", reader.text, TEXT_NAMES), ("text_pair", None, PAIR_NAMES),
-                               ("label", reader.label, LABEL_NAMES)):
-        if asked is not None and asked not in columns:
-            raise ValueError(f"{file.name} has no column '{asked}'; it has {', '.join(map(repr, columns))}.")
-        fitting = [c for name in known for c in columns if c.strip().lower() == name and c not in names.values()]
-        if asked or fitting:
-            names[kind] = asked or fitting[0]
-    if "text" not in names:
-        raise ValueError(f"{file.name}: which column is the text? It has {', '.join(map(repr, columns))}. Say it with "
-                         "--text NAME (and --label NAME).")
-    said = ", ".join(f"{kind} = column '{column}'" for kind, column in names.items())
-    reader.notes.append(f"{file.name}: {said}" + ("" if "label" in names else "; no column of labels") + ".")
-    return names
-
-
-def _checked(file: Path, number: int, row: Row, names: dict[str, str], reader: _Reader) -> Row | None:
-    """The row with standard names, or None and a complaint."""
-    kept: Row = {}
-    for kind, column in names.items():
-        value = row.get(column)
-        if isinstance(value, str):
-            value = value.strip()
-        if kind == "label":
-            missing = value is None or value == "" or str(value).lower() in ("nan", "none", "null")
-            fault = f"no label in column '{column}' ({value!r})" if missing else ""
-            # 1.0 is what pandas makes of 1 in a column where another label is missing.
-            value = int(value) if isinstance(value, float) and not missing and value.is_integer() else value
-        elif not isinstance(value, str) or not value:
-            fault = f"no text in column '{column}' ({value!r})"
-        else:
-            fault = ""
-        if fault:
-            where = "row" if file.suffix == ".parquet" else "line"
-            reader.bad.append(f"{file.name}, {where} {number}: {fault}")
-            return None
-        kept[kind] = value
-    return kept
-
-
-def _number_labels(rows: dict[str, list[Row]], source: str) -> list[str]:
-    """Replace the labels by numbers 0..C-1 and return the names; numbers keep their order, words are sorted.
-
-    Raises: ValueError for a single class, for labels that are not classes, and for classes that train lacks.
+    Raises: ValueError for a list (several labels) and for a number that the data set has no name for.
     """
-    if not all("label" in row for part in rows.values() for row in part):
-        return []
-    found = {split: {str(row["label"]) for row in part} for split, part in rows.items()}
-    names = sorted(found["train"], key=lambda name: (0, float(name), "") if _is_number(name) else (1, 0.0, name))
-    if len(names) < 2:
-        raise ValueError(f"{source}: all {len(rows['train'])} rows have the label '{names[0]}'. A classifier needs two "
-                         "classes or more. Is this the right column (--label NAME)?")
-    if len(names) > max(20, len(rows["train"]) // 2):
-        raise ValueError(f"{source}: {len(names)} different labels in {len(rows['train'])} rows, for example "
-                         f"'{names[0]}' and '{names[1]}'. These are no classes. Is this the right column (--label "
-                         "NAME)?")
-    for split, labels in found.items():
-        if unknown := sorted(labels - set(names)):
-            raise ValueError(f"{source}: the {split} split has the label '{unknown[0]}', which train does not have.")
+    if isinstance(value, list | dict):
+        raise ValueError(f"{where}: the label is {value!r}, several values for one text. A class is one word or one "
+                         "number. Is this the right column (--label NAME)?")
+    if numbered and isinstance(value, int):
+        if value >= len(numbered):
+            raise ValueError(f"{where}: the label is {value}, but the data set names the classes 0 to "
+                             f"{len(numbered) - 1}.")
+        value = numbered[value] if value >= 0 else IGNORED
+    name = class_name(value)
+    if name in reader.no_label or name == str(IGNORED):
+        reader.hidden[split] += 1
+        return None
+    if not name or (name == "NaN" and name not in reader.classes):
+        reader.unlabelled.setdefault(split, []).append(f"{where}: no label ({value!r})")
+        return None
+    return name
+
+
+def class_name(value: object) -> str:
+    """The name of a class: "" for nothing; 1.0 is what pandas makes of 1 in a column where another label is missing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", str(value).strip())
+
+
+# --- Labels -----------------------------------------------------------------------------------------------------------
+
+
+def _with_labels_or_without(rows: dict[str, list[Row]], reader: _Reader) -> dict[str, list[Row]]:
+    """The splits that can be used: where train has labels, the others need labels too.
+
+    A test split without one single label (GLUE's, Kaggle's) is left out and said: nothing can be measured on it. A
+    split of -1 only is one of them, if train has no -1.
+    """
+    labelled = {split: [row for row in part if "label" in row] for split, part in rows.items()}
+    if not labelled["train"]:
+        if reader.unlabelled.get("train") or reader.hidden["train"]:
+            reader.notes.append("No text of train has a label: the texts are used without labels.")
+        return {split: [{kind: row[kind] for kind in row if kind != "label"} for row in part]
+                for split, part in rows.items()}
+    classes = {row["label"] for row in labelled["train"]}
+    for split in [split for split in rows if split != "train"]:
+        if {row["label"] for row in labelled[split]} <= {"-1"} - classes:
+            reader.unlabelled.pop(split, None)
+            reader.hidden.pop(split, None)
+            reader.notes.append(f"The {split} split has no labels ({len(rows[split]):,} rows): it is left out, and "
+                                "texts of train are held out in its place.")
+            del labelled[split]
+    for complaints in reader.unlabelled.values():
+        reader.bad += complaints
+    for split, count in reader.hidden.items():
+        reader.notes.append(f"{count:,} row(s) of {split} are marked as without a label: left out.")
+    return labelled
+
+
+def _number_labels(rows: dict[str, list[Row]], source: str, reader: _Reader) -> tuple[list[str], dict[str, str | None]]:
+    """Replace the labels by numbers 0..C-1; the names, and what the user says about them.
+
+    The numbers are the user's (`classes`), the data set's own, those of numbers in their order, or of words in that of
+    the alphabet; the notes say which.
+    Raises: ValueError for a single class, for labels that are no classes or may be none, and for classes that train
+    lacks.
+    """
+    if not any("label" in row for row in rows["train"]):
+        if reader.classes or reader.no_label:
+            raise ValueError(f"{source} has no labels, so --classes and --no-label say nothing. Which column are they "
+                             "in (--label NAME)?")
+        return [], {}
+    counts = {split: Counter(row["label"] for row in part) for split, part in rows.items()}
+    meant = spoken(reader.classes, set().union(*counts.values()))
+    if not meant:
+        _require_classes(source, counts)
+    if meant:
+        names, order = list(meant), "as --classes says"
+    elif reader.known:
+        names, order = reader.known, "as the data set numbers them"
+    elif all(map(_is_number, counts["train"])):
+        names, order = sorted(counts["train"], key=float), "by number"
+    else:
+        names, order = sorted(counts["train"]), "in the order of the alphabet"
+    for split, found in counts.items():
+        if unknown := sorted(found.keys() - (set(meant) or counts["train"].keys())):
+            where = "--classes" if meant else "train"
+            raise ValueError(f"{source}: the {split} split has the label '{unknown[0]}', which {where} does not have.")
+    shown = [f"{i} = {name} ({sum(found[name] for found in counts.values()):,})" for i, name in enumerate(names)]
+    more = f", and {len(shown) - NAMED_AT_MOST} more" if len(shown) > NAMED_AT_MOST else ""
+    reader.notes.append(f"Classes with their rows, numbered {order}: {', '.join(shown[:NAMED_AT_MOST])}{more}.")
     for part in rows.values():
         for row in part:
-            row["label"] = names.index(str(row["label"]))
-    return names
+            row["label"] = names.index(row["label"])
+    return names, meant
+
+
+def spoken(classes: Sequence[str], found: set[str]) -> dict[str, str | None]:
+    """--classes as {name in the data: name at the teacher, or None}. A name of the data may hold a "=" itself."""
+    meant: dict[str, str | None] = {}
+    for text in classes:
+        cuts = [i for i, sign in enumerate(text) if sign == "="]
+        cut = next((i for i in cuts if class_name(text[:i]) in found), cuts[0] if cuts else None)
+        if class_name(text) in found or cut is None:
+            meant[class_name(text)] = None
+        else:
+            meant[class_name(text[:cut])] = text[cut + 1 :].strip()
+    if len(meant) != len(classes):
+        raise ValueError(f"--classes {' '.join(classes)}: a class is named twice.")
+    if 0 < sum(name is None for name in meant.values()) < len(meant):
+        raise ValueError(f"--classes {' '.join(classes)}: give NAME=TEACHERS_NAME for every class, or for none.")
+    return meant
+
+
+def _require_classes(source: str, counts: dict[str, Counter]) -> None:
+    """Raises: ValueError where the labels are no classes, or where it is in doubt whether one of them is a class."""
+    train, every = counts["train"], sum(counts.values(), Counter())
+    total, names = sum(train.values()), sorted(train)
+    if len(names) < 2:
+        raise ValueError(f"{source}: all {total} rows have the label '{names[0]}'. A classifier needs two classes or "
+                         "more. Is this the right column (--label NAME)?")
+    column = "Is this the right column (--label NAME)?"
+    if len(names) > max(20, total // 2):
+        raise ValueError(f"{source}: {len(names)} different labels in {total} rows, for example '{names[0]}' and "
+                         f"'{names[1]}'. These are no classes. {column}")
+    if all(map(_is_number, every)) and (broken := [name for name in names if not float(name).is_integer()]):
+        raise ValueError(f"{source}: the label '{broken[0]}' is a number with a fraction, so the {len(names)} labels "
+                         f"look like scores and not like classes. {column} If they are classes all the same, name "
+                         f"them: --classes {in_shell(sorted(names, key=float))}.")
+    order = sorted(every, key=lambda name: (0, float(name), "") if _is_number(name) else (1, 0.0, name))
+    maybe = [name for name in order if name.lower() in MAYBE_MISSING or (name == "-1" and "0" in every)]
+    if maybe:
+        raise ValueError(f"{source}: is '{maybe[0]}' ({every[maybe[0]]:,} rows) a class, or does it mean that nobody "
+                         f"knows the label? If it is a class, name them all: --classes {in_shell(order)}. If not, "
+                         f"leave these rows out: --no-label {in_shell(maybe)}.")
+    alike = Counter(name.casefold() for name in every)
+    if twins := [name for name in order if alike[name.casefold()] > 1]:
+        raise ValueError(f"{source}: the labels {' and '.join(map(repr, twins))} differ in capitals only. Write them "
+                         f"alike; if they are classes of their own, name them all: --classes {in_shell(order)}.")
+
+
+def in_shell(words: Sequence[str]) -> str:
+    """Words as one types them, each in quotation marks where it needs them."""
+    return shlex.join(words)
 
 
 def _is_number(name: str) -> bool:
@@ -266,50 +331,78 @@ def _is_number(name: str) -> bool:
 def _in_splits(rows: dict[str, list[Row]], names: list[str], reader: _Reader) -> DatasetDict:
     """Validation and test are cut off from train where they have no file; repeated texts are dropped before that."""
     test, validation = (0.0 if split in rows else 0.15 for split in ("test", "validation"))
+    train = _without_copies(rows["train"], names, reader)
     cut = {split: [] for split in SPLITS}
-    for text, row in {_signature(row): row for row in reversed(rows["train"])}.items():  # the first of equal texts
-        cut[split_at(hash_position(text), test=test, validation=validation)].append(row)
-    splits = {split: rows[split] if split in rows and split != "train" else cut[split][::-1] for split in SPLITS}
-    repeated = len(rows["train"]) - sum(len(part) for part in cut.values())
-    if repeated:
-        reader.notes.append(f"{repeated} repeated text(s) of the train file dropped.")
+    for row in train:
+        cut[split_at(hash_position(signature(row)), test=test, validation=validation)].append(row)
+    splits = {split: rows[split] if split in rows and split != "train" else cut[split] for split in SPLITS}
     empty = [split for split, part in splits.items() if not part]
     if empty:
         raise ValueError(f"Only {len(rows['train'])} texts: nothing is left for {' and '.join(empty)}. Take more "
                          "texts, or a folder with files of your own: train, validation, test.")
+    learned = {signature(row) for row in splits["train"]}
+    for split, part in rows.items():
+        if split != "train" and (shared := sum(signature(row) in learned for row in part)):
+            reader.notes.append(f"{shared:,} of {len(part):,} {split} texts stand in train too (whatever their "
+                                "capitals and punctuation): the score on them says little.")
     reader.notes.append("texts: " + ", ".join(f"{split} {len(part):,}" for split, part in splits.items())
                         + ("" if len(rows) == 3 else " (split by a hash of the text)") + ".")
-    missing = set(range(len(names))) - {row["label"] for row in splits["train"]} if names else set()
-    if missing:
-        raise ValueError(f"After the split no training text has the label '{names[min(missing)]}': it is too rare.")
+    lost = {row["label"] for row in train} - {row["label"] for row in splits["train"]} if names else set()
+    if lost:
+        name = names[min(lost)]
+        raise ValueError(f"After the split no training text has the label '{name}': it is too rare "
+                         f"({sum(row['label'] == min(lost) for row in train)} different texts).")
     return DatasetDict({split: table(part, names) for split, part in splits.items()})
 
 
-def _signature(row: Row) -> str:
-    """What two copies of one text have in common: its letters and digits, of any script."""
-    texts = [str(row[name]) for name in ("text", "text_pair") if name in row]
-    return "|".join(" ".join(re.findall(r"\w+", text.lower())) or text for text in texts)
+def _without_copies(rows: list[Row], names: Sequence[str], reader: _Reader) -> list[Row]:
+    """The first of equal texts. Texts that differ in punctuation and have two labels are two texts: "Really." "Really?"
+
+    One text with two labels contradicts itself: its first label is kept, and that is said.
+    """
+    kept, copies, exact, repeated, contradicting = [], set(), set(), 0, []
+    for row in rows:
+        same = (signature(row), row.get("label"))
+        word_for_word = tuple(" ".join(str(row[kind]).split()) for kind in ("text", "text_pair") if kind in row)
+        if same in copies:
+            repeated += 1
+        elif word_for_word in exact:
+            contradicting.append(row["text"])
+        else:
+            kept.append(row)
+            copies.add(same)
+            exact.add(word_for_word)
+    if repeated:
+        reader.notes.append(f"{repeated} repeated text(s) of the train file dropped.")
+    if contradicting:
+        reader.notes.append(f"{len(contradicting)} text(s) have two labels, word for word the same; the first label is "
+                            f"kept. One of them: {contradicting[0][:60]!r}.")
+    return kept
 
 
-def _from_data_set(source: str) -> Texts:
-    """A data set of the course, of the hub, or a folder of `save_to_disk`."""
-    try:
-        splits = load_data(source)
-    except (FileNotFoundError, ConnectionError) as error:
-        raise ValueError(f"{source} is no file, no folder, and no data set that can be reached "
-                         f"({type(error).__name__}: {str(error).splitlines()[0]}).") from error
-    if "text" not in splits["train"].column_names:
-        raise ValueError(f"{source}: which column is the text? It has {', '.join(splits['train'].column_names)}. "
-                         "Save it as a file and say it with --text NAME.")
-    if "validation" not in splits or "test" not in splits:
-        keys = ["text", *[c for c in ("text_pair", "label") if c in splits["train"].column_names]]
-        features, kept = splits["train"].features, {}
-        for split in set(splits) & set(SPLITS):
-            kept[split] = splits[split].select_columns(keys).to_list()
-        reader = _Reader(None, None, "utf-8", False)
-        names = list(getattr(features.get("label"), "names", None) or []) or _number_labels(kept, source)
-        return Texts(_in_splits(kept, names, reader), tuple(names), tuple(reader.notes))
-    feature = splits["train"].features.get("label")
-    names = tuple(feature.names) if isinstance(feature, ClassLabel) else ()
-    sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
-    return Texts(splits, names, (f"{source}: {sizes}.",))
+def signature(row: Row) -> str:
+    """What two copies of one text have in common: letters with their marks, digits, and signs such as emoji.
+
+    Capitals, spaces and punctuation do not count, but for smileys made of it, :) and :( .
+    """
+    return "|".join(_signature(str(row[kind])) for kind in ("text", "text_pair") if kind in row)
+
+
+def _signature(text: str) -> str:
+    plain = unicodedata.normalize("NFC", text.lower())
+    words = []
+    for word in plain.split():
+        parts = re.findall(r"\S+", "".join(map(_kept, word)))
+        words += parts or ([word] if len(set(word)) > 1 else [])
+    return " ".join(words) or text
+
+
+@cache
+def _kept(sign: str) -> str:
+    """The sign, "" for one that nobody sees (a variation selector, a soft hyphen), or a space for punctuation."""
+    if sign == "_" or sign in "\u200c\u200d":  # joiners make other letters and other emoji
+        return sign
+    kind = unicodedata.category(sign)
+    if kind == "Cf" or "\ufe00" <= sign <= "\ufe0f":
+        return ""
+    return " " if kind[0] in "PZC" or (kind[0] == "S" and sign.isascii()) else sign

@@ -106,9 +106,9 @@ def constant_answers(case: Case) -> Iterable[Finding]:
     first = int(ours.mean(dim=0).argmax())
     named = (getattr(getattr(case.student, "config", None), "id2label", None) or {}).get(first, f"class {first}")
     beside = "" if usual is None else f", teacher {usual:.2g}"
-    severity = "note" if fresh_share(case, 0.0) > 0.5 else "error" if usual is not None and usual > 0.2 else "warning"
+    severity = "note" if fresh_share(case, 0.01) > 0.5 else "error" if usual is not None and usual > 0.2 else "warning"
     why = (f"It answers '{named}' to all {len(ours)}, whatever they say. " + (
-        "Its layers are fresh: that is how training begins." if severity == "note" else
+        "Its layers are hardly trained yet: that is how training begins." if severity == "note" else
         "The teacher tells them apart: the student has learned the frequencies of the classes only." if
         severity == "error" else "Take texts that the teacher tells apart: --text FILE, or another batch."))
     yield compare(severity, "constant answers", "largest distance of an answer of the student from its mean answer "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from course_lib.doctor.evidence import one_line
 from course_lib.doctor.report import Finding, Report
 from course_lib.material import kinds
 from course_lib.material.kinds import Kind
+from course_lib.material.text_files import columns_of, read_file, said
 from course_lib.shared.masking import IGNORED
 
 # Each is followed by a different word, so that a student which looks at the context gives different answers.
@@ -45,7 +47,8 @@ DOORS = {Kind.MASKED_LM: AutoModelForMaskedLM, Kind.TAGGER: AutoModelForTokenCla
     (Kind.CLASSIFIER, Kind.REGRESSION, Kind.MULTI_LABEL), AutoModelForSequenceClassification)
 
 
-def diagnose_folders(student: str, teacher: str, text_file: str | None = None) -> Report:
+def diagnose_folders(student: str, teacher: str, text_file: str | None = None,
+                     say: Callable[[str], None] = lambda _: None) -> Report:
     """Diagnose two saved models on a few sentences; a masked LM gets 15 % of their tokens masked.
 
     There is no loss and no recipe here: what only they can show is not looked at.
@@ -57,7 +60,7 @@ def diagnose_folders(student: str, teacher: str, text_file: str | None = None) -
     tokenizers = load_tokenizer(student), load_tokenizer(teacher)
     for model in models:
         model.eval()
-    texts = SENTENCES if text_file is None else read_texts(text_file)
+    texts = SENTENCES if text_file is None else read_texts(text_file, say)
     tokenizer = tokenizers[0] or tokenizers[1]
     longest = min(128, *(kinds.positions_of(model) or 128 for model in models))
     theirs = None
@@ -115,11 +118,15 @@ def load_tokenizer(name: str):
         return None
 
 
-def read_texts(path: str) -> list[str]:
-    lines = [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
-    texts = [line for line in lines if line][:64]
+def read_texts(path: str, say: Callable[[str], None]) -> list[str]:
+    """The first 64 texts of a file: its lines, or the column of texts of a table."""
+    table = read_file(Path(path))
+    names = columns_of(path, table)
+    found = [str(row.get(names["text"]) or "").strip() for _, row in table.rows]
+    texts = [text for text in found if text][:64]
     if not texts:
         raise ValueError(f"{path} has no line with text.")
+    say(f"{said(path, table, names)} The doctor looks at {len(texts)} of them.")
     return texts
 
 

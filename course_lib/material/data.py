@@ -28,6 +28,7 @@ import hashlib
 import os
 import re
 import tempfile
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -50,16 +51,19 @@ def load_data(name: str, config: str | None = None, *, labels: int | Literal["al
         gives the same texts everywhere, and the first 100 of 500 are those of labels=100. "all": every label, on the
         same larger test split. None: the older split, where every label is given and the test split is half as large.
     Returns a DatasetDict with the splits train, validation and test (a hub data set keeps its own splits); the text
-    column is called `text`, the class column `label` (a ClassLabel with readable names). Movie sentences with
-    `labels` have two more splits without any label: `unlabelled`, sentences of the same reviewers, and `plots`.
+    column is called `text`, the class column `label` (the course's: a ClassLabel with readable names). Movie sentences
+    with `labels` have two more splits without any label: `unlabelled`, sentences of the same reviewers, and `plots`.
     Raises: ValueError for a name that is none of these, with the list of names; for labels that cannot be chosen.
     """
     if labels is not None:
         return _with_few_labels(name, labels)
     if name in _COURSE_DATA:
+        if Path(name).is_dir():
+            warnings.warn(f"load_data('{name}') is the course's data set; the folder '{name}' that is here is "
+                          f"load_data('./{name}').", stacklevel=2)
         return _COURSE_DATA[name]()
     if Path(name).is_dir():
-        splits = load_from_disk(name) if (Path(name) / "dataset_dict.json").exists() else load_dataset(name)
+        splits = _from_folder(Path(name))
     elif "/" in name:
         repository, _, inner = name.partition("/")
         splits = load_dataset(repository, config or inner) if repository == "glue" else load_dataset(name, config)
@@ -67,6 +71,14 @@ def load_data(name: str, config: str | None = None, *, labels: int | Literal["al
         raise ValueError(f"No data set '{name}'. The course has {', '.join(_COURSE_DATA)}; a local folder or a hub "
                          "name with a slash (glue/sst2) works too.")
     return DatasetDict({split: _standard_columns(rows) for split, rows in splits.items()})
+
+
+def _from_folder(folder: Path) -> DatasetDict:
+    """What `save_to_disk` wrote, with splits or without (then all of it is for training), or a folder of files."""
+    if not any((folder / file).exists() for file in ("dataset_dict.json", "state.json")):
+        return load_dataset(str(folder))
+    saved = load_from_disk(str(folder))
+    return saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
 
 
 def _standard_columns(rows: Dataset) -> Dataset:
