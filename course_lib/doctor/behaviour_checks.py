@@ -112,7 +112,7 @@ def constant_answers(case: Case) -> Iterable[Finding]:
         "The teacher tells them apart: the student has learned the frequencies of the classes only." if
         severity == "error" else "Take texts that the teacher tells apart: --text FILE, or another batch."))
     yield compare(severity, "constant answers", "largest distance of an answer of the student from its mean answer "
-                  f"(total variation{beside})", spread, ">=", 0.01, why=why, chapter=COMMAS,
+                  f"(total variation{beside})", spread, ">=", 1e-3, why=why, chapter=COMMAS,
                   fix="Recipe(steps=2000, learning_rate=1e-3)  # longer and faster; look at the numbers per class")
 
 
