@@ -142,8 +142,10 @@ class Run:
             require_able(self.teacher, _column(asked, "teacher_logits"), _column(asked, "label"))
         except ValueError:
             wait_for_all()
-            if process_number() == 0:  # so that the right command may use the same --out
-                shutil.rmtree(self.folder)
+            if process_number() == 0 and not (self.folder / "checkpoints").exists():
+                shutil.rmtree(self.folder / "answers")  # so that the right command may use the same --out
+                (self.folder / "config.json").unlink()
+                self.folder.rmdir()
             raise
 
     def _encoded(self, split: str) -> list[dict]:
