@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN    := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras lab test assignments grade class mistakes book teacher results contents notebooks bench method chapter lock stamp wheel clean
+.PHONY: help setup extras lab reset update test assignments grade class mistakes book teacher results contents notebooks bench method chapter lock stamp wheel clean
 
 help:       ## show this list
 	@sed -n 's/^\([a-z]*\): *.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -18,6 +18,12 @@ extras:
 lab: setup  ## fetch data and open JupyterLab on the contents page
 	@$(RUN) -m course_lib.material.assets
 	@$(RUN) tools/lab.py
+
+reset: setup  ## a chapter as it came, with your answers put back in: make reset CHAPTER=ch01
+	@$(RUN) tools/renew.py "$(CHAPTER)"
+
+update: setup  ## the newest course (git pull); the answers in your chapters stay
+	@$(RUN) tools/renew.py update
 
 test: extras  ## check the course, and print a table of it; make test ALL=1 leaves nothing out
 	@$(RUN) tools/check.py $(if $(ALL),--all)

@@ -378,8 +378,9 @@ def test_a_chapter_is_in_all_tables_exactly_when_its_file_is_there(tables: Path)
             path.write_text(text)
         assert contents.out_of_date(tables) == []
     landing = (tables / "book/index.md").read_text()
-    assert "| [Title of ch01_a](notebooks/ch01_a.ipynb) | {cite:t}`key2015` | do it | 42 | 2 |" in landing
-    assert "| [Two](notebooks/ch02_b.ipynb) | P ch02_b | do it | 7 | 2 |" in landing
+    assert ("[Title of ch01_a](notebooks/ch01_a.ipynb)\n:class-card: front-card ch01_a\n\n{cite:t}`key2015`.\n"
+            "Afterwards you can do it.\n\n42 minutes · level 2\n") in landing
+    assert "[Two](notebooks/ch02_b.ipynb)" in landing and "P ch02_b." in landing and "7 minutes · level 2" in landing
     assert landing.index("## Chapters") < landing.index("[Two]") < landing.index("## Failure labs")
 
 
@@ -500,11 +501,11 @@ def test_a_page_that_counts_all_points_depends_on_all_exercises(course: Path) ->
 
 def test_what_a_real_chapter_depends_on() -> None:
     parts = chapter_files.fingerprint(chapter_files.FOLDER / "ch01_hinton.md")
-    assert {"course_lib/methods/hinton.py", "course_lib/notebook/shared.css", "course_lib/experiments/sentences.py",
+    assert {"course_lib/methods/hinton.py", "course_lib/notebook/shared.css", "course_lib/experiments/few_labels.py",
             "course_lib/notebook/views/temperature.js", "course_lib/notebook/exercises/ch01.py",
-            "course_lib/notebook/exercises/forms.js", "data/results/ch01.json", "data/assets.toml",
-            "data/teachers/sentiment/card.json"} <= set(parts)
-    others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/bilstm_augmentation",
+            "course_lib/notebook/exercises/forms.js", "data/results/ch01few.json", "data/assets.toml",
+            "data/teachers/sentiment-500/card.json"} <= set(parts)
+    others = ("tools/classroom", "course_lib/__main__", "course_lib/mistakes", "course_lib/methods/minilm",
               "course_lib/notebook/exercises/ch02", "course_lib/notebook/views/pareto", "data/results/ch02",
               "data/japanese")
     assert [part for part in parts if part.startswith(others)] == []

@@ -236,6 +236,11 @@ def test_lab_takes_the_next_port_if_one_is_in_use() -> None:
         assert lab.free_port(port) > port
 
 
+@pytest.mark.parametrize("options", [["--port=8999"], ["--port", "8999"], ["--ServerApp.port=8999"]])
+def test_lab_takes_the_port_that_is_asked_for_and_hands_the_rest_on(options: list[str]) -> None:
+    assert lab.port_and_rest([*options, "--ServerApp.token=x"]) == (8999, ["--ServerApp.token=x"])
+
+
 def test_every_job_of_the_readme_is_a_target_and_make_help_lists_it() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     pages = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()

@@ -10,6 +10,7 @@ import nbformat
 import pytest
 import yaml
 from browser import TEXT_RESULTS, open_page
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from view_pages import CONTRAST, HOSTS
 
@@ -110,6 +111,17 @@ def test_claims_stand_beside_what_was_measured() -> None:
     assert "more is better −4.6 −0.96 [−1.03, −0.89] ▼ worse" in found
     assert "it is large 98 % 97.6 [97.2, 98.0]" in found and "it is fast 33 times" in found
     assert repr(table).splitlines()[3].split() == ["it", "is", "fast", "33", "times"]
+
+
+def test_what_the_learner_measured_stands_beside_it() -> None:
+    gain = Gain(1.26, 0.31, 2.2, 0.95, 10, 3323)
+    table = Claims([("a", "", gain), ("b", "2", gain)], you=["-3.5", "+12.0"])
+    cells = [[cell.get_text() for cell in row.select("th, td")] for row in BeautifulSoup(
+        table._repr_html_(), "html.parser").select("tr")]
+    assert [row[-1] for row in cells] == ["you, one start", "−3.5", "+12.0"]
+    assert "you, one start" not in Claims([("a", "", gain)])._repr_html_()
+    with pytest.raises(ValueError, match="1 results of yours for 2 claims"):
+        Claims([("a", "", gain), ("b", "2", gain)], you=["1"])
 
 
 def test_what_is_folded_keeps_its_content_and_needs_one() -> None:

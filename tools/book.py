@@ -20,6 +20,7 @@ from pathlib import Path
 
 import badges
 import chapter_files
+import landing
 import nbformat
 import print_book
 import yaml
@@ -58,7 +59,6 @@ def deviations() -> str:
     return "\n".join(parts)
 
 
-EXPLORER = "<!-- EXPLORER -->"  # the place on the landing page
 RESULTS = """# Results
 
 Every number that a chapter calls measured, from the files in `data/results`. Each row is a way to train ("arm"): the
@@ -189,14 +189,6 @@ def generated() -> dict[str, str]:
             "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")}
 
 
-def live_explorer() -> str:
-    """The temperature explorer for the landing page: what a reader gets, in ten seconds and without a kernel."""
-    from course_lib.notebook.views.temperature import temperature_view
-
-    view = temperature_view([5.0, 3.0, 1.0, 0.0], ["great", "good", "dull", "awful"], title="Soften a teacher's answer")
-    return f"`````{{raw}} html\n{view._repr_html_()}\n`````"
-
-
 def add_mathjax(html: Path) -> None:
     """Copy MathJax into the built pages. Not before: every script in the book's own _static is loaded by every page."""
     import jupyter_server_mathjax
@@ -231,8 +223,7 @@ def build(pages: Path, chapters: Path, output: Path, stale: dict[str, str] | Non
         (source / name).write_text(text, encoding="utf-8")
     settings = yaml.safe_load((source / "_config.yml").read_text(encoding="utf-8"))
     (source / "_config.yml").write_text(yaml.safe_dump(badges.config(settings), allow_unicode=True), encoding="utf-8")
-    landing = (source / "index.md").read_text(encoding="utf-8")
-    (source / "index.md").write_text(landing.replace(EXPLORER, live_explorer()), encoding="utf-8")
+    landing.write(source)
     status = run_sphinx(source, output.parent)
     if (output / "html").exists():
         add_mathjax(output / "html")

@@ -66,14 +66,15 @@ def table(head: str, rows: list[str]) -> str:
 
 
 def landing(found: list[Entry]) -> str:
-    def row(e: Entry) -> str:
-        paper = f"{{cite:t}}`{e.cite}`" if e.cite else e.paper
-        return f"| [{e.title}](notebooks/{e.file}.ipynb) | {paper} | {e.can} | {e.minutes} | {e.level} |"
+    def card(e: Entry) -> str:
+        paper = f"{{cite:t}}`{e.cite}`" if e.cite else e.paper[0].upper() + e.paper[1:]
+        return (f":::{{grid-item-card}} [{e.title}](notebooks/{e.file}.ipynb)\n:class-card: front-card {e.file}\n\n"
+                f"{paper}.\nAfterwards you can {e.can}.\n\n{e.minutes} minutes · level {e.level}\n:::")
 
-    chapters, labs = ([row(e) for e in found if e.is_lab is lab] for lab in (False, True))
-    return "\n\n".join([
-        "## Chapters", table("| chapter | paper | you will be able to | minutes | level |", chapters), LEVELS,
-        "## Failure labs", table("| lab | about | you will be able to | minutes | level |", labs)])
+    def grid(lab: bool) -> str:
+        return "\n\n".join(["::::{grid} 1 2 2 3\n:gutter: 2", *(card(e) for e in found if e.is_lab is lab), "::::"])
+
+    return "\n\n".join(["## Chapters", grid(False), LEVELS, "## Failure labs", grid(True)])
 
 
 def contents(found: list[Entry]) -> str:

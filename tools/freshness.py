@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 LIBRARY = "course_lib"
-CHAPTER_NAME = re.compile(r"(ch\d\d|lab\d)(\.q\d+)?")
+CHAPTER_NAME = re.compile(r"(ch\d\d[a-z]*|lab\d)(\.q\d+)?")
 ALL_CHAPTERS = {"progress()", "export_answers()"}  # they list the points of every chapter
 # Packages that come along with those of pyproject.toml and shape what a cell prints.
 INDIRECT = {"numpy", "tokenizers", "ipython"}

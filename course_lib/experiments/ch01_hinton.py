@@ -15,10 +15,9 @@ from course_lib.experiments import records
 from course_lib.experiments.described import Live, Part, sentence_batches
 from course_lib.experiments.sentences import SEEDS, examples, prepare, scores, teacher
 from course_lib.methods import hinton
-from course_lib.methods.table import FRESH
 from course_lib.shared.batches import Batches
 from course_lib.shared.masking import IGNORED
-from course_lib.shared.method import Training
+from course_lib.shared.method import FRESH, Training
 from course_lib.shared.students import new_student
 
 __all__ = ["ABOUT", "ARMS", "MAIN", "SEEDS", "examples", "live", "loss_terms", "poll_result", "prepare", "run",

@@ -29,7 +29,7 @@ from course_lib.material.data import load_data
 from course_lib.material.word_vectors import glove
 from course_lib.methods import bilstm
 from course_lib.methods import bilstm_augmentation as augmentation
-from course_lib.methods.table import BILSTM
+from course_lib.methods.bilstm import RECORD as BILSTM
 from course_lib.mistakes import mutant
 from course_lib.shared import probes
 from course_lib.shared.batches import Batches, in_order, pad

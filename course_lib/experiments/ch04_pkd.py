@@ -40,11 +40,11 @@ from course_lib.experiments.sentences import BATCH_SIZE, RECIPE, SEEDS, answer_l
 from course_lib.material.teachers import TEACHERS, new_model
 from course_lib.methods import pkd
 from course_lib.methods.cached import SoftLabels, attach, keys_of
-from course_lib.methods.table import QUICK
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.batches import Batches, in_order
 from course_lib.shared.layer_maps import LayerMap
 from course_lib.shared.measures import gradient_shares
+from course_lib.shared.method import QUICK
 from course_lib.shared.students import evaluating
 from course_lib.shared.training import Terms, autocast
 

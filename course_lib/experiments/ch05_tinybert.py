@@ -28,7 +28,7 @@ from course_lib.material.data import load_data
 from course_lib.material.teachers import Teacher, load_teacher
 from course_lib.material.word_vectors import glove
 from course_lib.methods import tinybert
-from course_lib.methods.table import TINYBERT
+from course_lib.methods.tinybert import RECORD as TINYBERT
 from course_lib.methods.tinybert import TinyBertRecipe
 from course_lib.methods.tinybert_augmentation import augment, masked_lm_guesser, nearest_neighbours
 from course_lib.shared import layer_maps, probes

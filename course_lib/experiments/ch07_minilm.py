@@ -25,12 +25,12 @@ from course_lib.material.assets import cache_folder
 from course_lib.material.data import load_data
 from course_lib.material.teachers import asset_hash, load_encoder
 from course_lib.methods import minilm
+from course_lib.methods.minilm import RECORD as MINILM
 from course_lib.methods.minilm import MiniLmRecipe
-from course_lib.methods.table import MINILM, QUICK
 from course_lib.shared import layer_maps
 from course_lib.shared.batches import Batches, in_order, windows
 from course_lib.shared.files import write_atomically
-from course_lib.shared.method import Job, Training
+from course_lib.shared.method import QUICK, Job, Training
 from course_lib.shared.starts import copy_factorised_embeddings, copy_layers
 from course_lib.shared.students import evaluating, new_student
 from course_lib.shared.training import History, autocast

@@ -26,12 +26,12 @@ from course_lib.experiments import records, sentences
 from course_lib.experiments.described import Live, Part, sentence_batches
 from course_lib.experiments.sentences import SEEDS, examples, prepare, scores, teacher
 from course_lib.methods import theseus
-from course_lib.methods.table import QUICK, THESEUS
+from course_lib.methods.theseus import RECORD as THESEUS
 from course_lib.methods.theseus import Theseus, TheseusRecipe, layer_path
 from course_lib.mistakes import mutant
 from course_lib.shared.batches import Batches, in_order
 from course_lib.shared.measures import accuracy
-from course_lib.shared.method import Job
+from course_lib.shared.method import QUICK, Job
 from course_lib.shared.students import evaluating
 from course_lib.shared.training import History, autocast, rate_factor
 

@@ -21,8 +21,8 @@ from course_lib.experiments.described import Live, Part
 from course_lib.material.data import load_data
 from course_lib.material.teachers import Teacher, load_teacher
 from course_lib.methods import cached
+from course_lib.methods.cached import RECORD as CACHED
 from course_lib.methods.cached import SoftLabels, ask_teacher, attach
-from course_lib.methods.table import CACHED
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.batches import Batches, encode, in_order
 from course_lib.shared.clock import ratio_in_turns

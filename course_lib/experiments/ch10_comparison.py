@@ -50,14 +50,14 @@ from course_lib.experiments.speed import training_cost
 from course_lib.experiments.speed.training_cost import Reader, Trained, without_words
 from course_lib.material.assets import DATA
 from course_lib.material.data import load_data
+from course_lib.methods.cached import RECORD as CACHED
 from course_lib.methods.distilbert import cosine_loss
-from course_lib.methods.table import CACHED, QUICK
 from course_lib.methods.table import METHODS as METHODS_OF_THE_COURSE
 from course_lib.notebook.views.pareto import Axis, Point, pareto_numbers
 from course_lib.shared.batches import Batches
 from course_lib.shared.clock import Latency
 from course_lib.shared.measures import gradient_shares
-from course_lib.shared.method import Compared, Method, Training
+from course_lib.shared.method import QUICK, Compared, Method, Training
 from course_lib.shared.seeds import Difference, Interval, mean_and_interval, paired_difference
 from course_lib.shared.training import History, Terms
 

@@ -18,11 +18,11 @@ from course_lib.material.data import load_data
 from course_lib.material.teachers import Teacher, load_teacher
 from course_lib.methods import hinton
 from course_lib.methods.cached import ask_teacher, attach
-from course_lib.methods.table import HINTON, QUICK
 from course_lib.shared import layer_maps
 from course_lib.shared.batches import Batches, encode, in_order
 from course_lib.shared.layer_maps import LayerMap
 from course_lib.shared.measures import accuracy, agreement, calibration, predict_logits
+from course_lib.shared.method import QUICK
 from course_lib.shared.starts import copy_embeddings, copy_head, copy_layers
 from course_lib.shared.students import new_student
 from course_lib.shared.training import History, Recipe, Terms, train
@@ -93,7 +93,7 @@ def answer_losses(logits: Tensor, batch: dict[str, Tensor], recipe: hinton.Hinto
 
 
 LABELS = hinton.HintonRecipe(temperature=1.0, hard_weight=1.0, soft_weight=0.0)
-LABELS_AND_ANSWERS = HINTON.recipe["laptop"]  # T = 4, both weights 0.5
+LABELS_AND_ANSWERS = hinton.LAPTOP  # T = 4, both weights 0.5
 
 
 def fit(student: nn.Module, terms: Terms, seed: int, recipe: Recipe = RECIPE, *, rows: list[dict] | None = None,

@@ -37,6 +37,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from course_lib.methods.hinton import hard_loss
 from course_lib.shared.masking import IGNORED, at_least_float32, batchmean, require_same_shape
+from course_lib.shared.method import Aim, Compared, Job, Measured, Method, Stage, Training, only_logits, step_of
 from course_lib.shared.probes import logits_of, teacher_logits_of
 from course_lib.shared.words import AsIn, require_word
 
@@ -287,3 +288,29 @@ class WordVocabulary:
 
 def _lower(words: Iterable[str]) -> list[str]:
     return [word if word in WordVocabulary.SPECIAL else word.lower() for word in words]
+
+
+# --- How the course trains with it ------------------------------------------------------------------------------------
+
+
+def stages(job: Job) -> list[Stage]:
+    """The calls of the training loop, with the numbers of the job's preset."""
+    recipe = job.recipe
+    # The paper's Adadelta with rate 1.0 has no place in a loop with AdamW; 1e-3 is AdamW's own default.
+    return [Stage("distillation", lambda student, batch: terms(student, None, batch, recipe),
+                  job.numbers(Training(2e-3, steps=900, batch_size=50),
+                        Training(1e-3, epochs=recipe.epochs, batch_size=recipe.batch_size)))]
+
+
+_AIM = Aim(95, 15.0)
+
+RECORD = Method(
+    "bilstm", "Distilled BiLSTM", "Tang et al. 2019", stages,
+    {"laptop": BilstmRecipe(), "paper": BilstmRecipe()}, "ch02", student="bilstm", teacher="stored",
+    cache=("teacher_logits",), same_tokens=False, own_student=True,
+    steps={"Distilled BiLSTM": step_of(terms, only_logits)},
+    compared={"Distilled BiLSTM": Compared("BiLSTM, labels", "stored answers", Measured("ch02", "logits"),
+                                           aim=_AIM),
+              "Distilled BiLSTM, more text": Compared("BiLSTM, labels", "stored answers",
+                                                      Measured("ch02", "logits + augmented text"), True, _AIM)},
+    measured=Measured("ch02", "logits"))

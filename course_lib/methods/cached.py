@@ -41,7 +41,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +55,7 @@ from course_lib.methods.hinton import hard_loss, log_soft_targets, soft_target_l
 from course_lib.shared.batches import pad
 from course_lib.shared.files import write_atomically
 from course_lib.shared.masking import IGNORED, at_least_float32, keep
+from course_lib.shared.method import Compared, Job, Measured, Method, Stage, Training, only_logits, step_of
 from course_lib.shared.probes import logits_of
 from course_lib.shared.students import require_eval
 
@@ -329,7 +330,7 @@ def collate(examples: Sequence[dict], pad_token_id: int = 0) -> dict[str, Tensor
 
 @dataclass(frozen=True)
 class CachedRecipe:
-    """Equal weights; T = 1 as in the practitioner's pipeline. The learning rate is ours: most weights are fresh."""
+    """Equal weights; T = 1, as the report names no temperature. The rate is ours: most weights are fresh."""
 
     hard_weight: float = 0.5
     soft_weight: float = 0.5
@@ -383,3 +384,22 @@ def document_student(teacher: nn.Module, layers: int = 1) -> nn.Module:
     student = type(teacher)(config).to(teacher.device)
     student.base_model.embeddings.load_state_dict(teacher.base_model.embeddings.state_dict())
     return student
+
+
+# --- How the course trains with it ------------------------------------------------------------------------------------
+
+
+def stages(job: Job) -> list[Stage]:
+    """The calls of the training loop, with the numbers of the job's preset."""
+    recipe = job.recipe if job.labels else replace(job.recipe, hard_weight=0.0)
+    # The rate is the recipe's: most of the student is fresh.
+    return [Stage("distillation", lambda student, batch: terms(student, None, batch, recipe),
+                  job.numbers(Training(recipe.learning_rate, epochs=3), Training(recipe.learning_rate, epochs=3)))]
+
+
+RECORD = Method(
+    "cached", "Stored soft labels", "stored soft labels", stages,
+    {"laptop": CachedRecipe(), "paper": CachedRecipe()}, "ch09", student="cached", teacher="stored",
+    cache=("teacher_log_probs",), same_tokens=False, steps={"Cached answers": step_of(terms, only_logits)},
+    compared={"1 layer, cached answers": Compared("1 x 384, labels", "stored answers")},
+    measured=Measured("ch09", "labels + answers, all weights", "topics", "Wikipedia topics"))

@@ -22,7 +22,7 @@ Hinton's group published no code. The table compares the codes that people copy 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -31,6 +31,20 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from course_lib.shared.masking import IGNORED, at_least_float32, batchmean, keep, require_mask, require_same_shape
+from course_lib.shared.method import (
+    BOTH_TASKS,
+    FINE_TUNING,
+    FRESH,
+    MASKED_LM,
+    QUICK,
+    Compared,
+    Job,
+    Measured,
+    Method,
+    Stage,
+    only_logits,
+    step_of,
+)
 from course_lib.shared.probes import logits_of, teacher_logits_of
 from course_lib.shared.words import require_word
 
@@ -394,3 +408,28 @@ def a_dozen_numbers(student_logits: Float[Tensor, "*where classes"], teacher_log
     """The same logits and labels through every entry of `LOGIT_LOSSES`: one idea, twelve numbers."""
     return [Row(loss.who, loss(student_logits, teacher_logits, labels, temperature=temperature,
                                hard_weight=hard_weight).item(), loss.why) for loss in LOGIT_LOSSES.values()]
+
+
+# --- How the course trains with it ------------------------------------------------------------------------------------
+
+
+def stages(job: Job) -> list[Stage]:
+    """The calls of the training loop, with the numbers of the job's preset."""
+    recipe = job.recipe if job.labels else replace(job.recipe, hard_weight=0.0)
+    teacher = job.teacher if job.task == MASKED_LM else None  # a classifier's answers are in the batch
+    over = {"soft": "tokens" if recipe.positions == "all" else "labels", "hard": "labels"}
+    return [Stage("distillation", lambda student, batch: terms(student, teacher, batch, recipe),
+                  job.numbers(QUICK if job.copied else FRESH, FINE_TUNING),
+                  over if job.task == MASKED_LM else {}, masked=job.task == MASKED_LM)]
+
+
+LAPTOP = HintonRecipe(temperature=4.0)  # the chapters' answers: T = 4, both weights 0.5
+
+
+RECORD = Method(
+    "hinton", "Soft targets", "Hinton et al. 2015", stages,
+    {"laptop": LAPTOP, "paper": HintonRecipe()}, "ch01", tasks=BOTH_TASKS, teacher="stored",
+    cache=("teacher_logits",), same_tokens=False, steps={"Soft targets": step_of(terms, only_logits, LAPTOP)},
+    compared={"Soft targets": Compared("2 x 128, labels", "stored answers", Measured("ch01", "both, T=4")),
+              "Answers": Compared("3 x 384, labels", "stored answers", Measured("ch04", "labels + answers"))},
+    measured=Measured("ch04", "labels + answers"))

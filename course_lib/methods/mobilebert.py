@@ -11,8 +11,8 @@ compared block by block, without projections. For every block l:
 divided by the number of layers. Afterwards comes pre-training distillation: the masked-LM target is half the true
 word, half the teacher's distribution, plus next-sentence prediction. Three strategies order these steps: auxiliary
 (everything in one sum), joint (all blocks at once, then pre-training), progressive (block after block, then
-pre-training; its learning rates are in `mobilebert_schedule.py`). Progressive wins by about half a point. The
-embeddings and the classifier are copied, not learned.
+pre-training; its learning rates are in `mobilebert_schedule.py`). In the paper progressive and joint transfer are close,
+and only the auxiliary one is clearly lower (table 8). The embeddings and the classifier are copied, not learned.
 
 There are two published codes. `as_in="code"` is the TF2 port (tensorflow/models, official/projects/mobilebert), and so is
 "code" in the table where no other name stands. The first one, TF1 (google-research, mobilebert), is a mixture that no
@@ -27,7 +27,7 @@ single word sets; write its sum from the parts, with recipe.as_in="paper" for al
 
 | what | paper | code | here |
 |---|---|---|---|
-| feature map | eq. 1: squared difference of the raw features; the text then splits it into normalised features and their statistics | the split, always | `normalise=True`; `False` is eq. 1 |
+| feature map | eq. 2: squared difference of the raw features; the text then splits it into normalised features and their statistics | the split, always | `normalise=True`; `False` is eq. 2 |
 | epsilon of that normalisation | none | 1e-12 (TF1), 1e-3 (TF2, the Keras default) | `as_in="paper"`: 1e-12; `"code"`: 1e-3 |
 | mean over tokens | yes | TF1: yes. TF2: the loss stays a [batch, length] tensor, so its gradient is the SUM over tokens, of all four terms | `over_tokens="mean"`; `"sum"` repeats TF2 |
 | attention transfer | KL | cross-entropy: same gradient, but never 0 | `as_in` |
@@ -83,10 +83,10 @@ def feature_map_mse(student: Features, teacher: Features, mask: Mask | None = No
         1/(T N) * sum_t sum_n (norm(H_T)[t, n] - norm(H_S)[t, n])^2
 
     student, teacher: (batch, tokens, body). mask: 1 = a real token.
-    normalise: False compares the raw features (eq. 1). as_in: sets the epsilon, see the table above.
+    normalise: False compares the raw features (eq. 2). as_in: sets the epsilon, see the table above.
     over_tokens: "mean"; "sum", which is what TF2 differentiates; "none" returns the (batch, tokens) tensor.
     Raises: ValueError for other shapes, with the way out; for an empty mask.
-    Source: paper eq. 1 and the text below it; code: build_losses.
+    Source: paper eq. 2 and the text below it; code: build_losses.
     """
     student, teacher = _same(student, teacher, "feature map", SAME_BODY)
     eps = EPSILON[require_word(as_in, AsIn, "as_in")]
@@ -161,7 +161,7 @@ def attention_transfer(student_scores: Scores, teacher_scores: Scores, mask: Mas
         paper  1/(T A) sum_t sum_a KL(softmax(A_T) || softmax(A_S))        code  - sum softmax(A_T) log softmax(A_S)
 
     student_scores, teacher_scores: before the softmax, no mask added. mask: padded keys leave both softmaxes, padded
-    queries leave the mean. Source: paper eq. 2; code: _get_attention_loss.
+    queries leave the mean. Source: paper eq. 3; code: _get_attention_loss.
     """
     student_scores, teacher_scores = _same(student_scores, teacher_scores, "attention", SAME_HEADS)
     padded = torch.zeros_like(student_scores[:, :1, :1], dtype=torch.bool)

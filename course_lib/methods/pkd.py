@@ -45,6 +45,8 @@ from course_lib.methods.hinton import hard_loss, soft_cross_entropy, soft_target
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.layer_maps import LayerMap
 from course_lib.shared.masking import at_least_float32, batchmean, require_same_shape
+from course_lib.shared.method import QUICK, Aim, Compared, Job, Measured, Method, Stage, Training, inside, step_of
+from course_lib.shared.probes import Reading
 from course_lib.shared.starts import copy_layers
 from course_lib.shared.students import blocks, new_student, require_eval
 from course_lib.shared.words import AsIn, require_word
@@ -210,3 +212,28 @@ def first_layers_of(pretrained: PreTrainedModel, layers: int, *, seed: int | Non
     student = new_student(pretrained, layers=layers, seed=seed)
     copy_layers(student, pretrained, layer_maps.bottom(layers, len(blocks(pretrained))))
     return student
+
+
+# --- How the course trains with it ------------------------------------------------------------------------------------
+
+
+def stages(job: Job) -> list[Stage]:
+    """The calls of the training loop, with the numbers of the job's preset."""
+    recipe = job.recipe
+    paper = Training(recipe.learning_rate, epochs=recipe.epochs, batch_size=recipe.batch_size)
+    return [Stage("distillation", lambda student, batch: terms(student, job.teacher, batch, recipe),
+                  job.numbers(QUICK, paper))]
+
+
+def _matched_cls(mine: Reading) -> list[Tensor]:
+    """The blocks that PKD-skip pairs with a block of the teacher: all but the last."""
+    return [mine.logits, *(mine.hidden_states[layer][:, 0] for layer in list(mine.hidden_states)[1:-1])]
+
+
+RECORD = Method(
+    "pkd", "PKD", "Sun et al. 2019", stages,
+    {"laptop": PkdRecipe(temperature=4.0, beta=1000.0), "paper": PkdRecipe()}, "ch04", needs_labels=True,
+    cache=("teacher_logits", "teacher_cls"), copies=layer_maps.bottom,
+    steps={"PKD": step_of(terms, inside(_matched_cls))},
+    compared={"PKD": Compared("3 x 384, labels", "stored states", Measured("ch04", "PKD-skip"), aim=Aim(98, 1.9))},
+    claim="SST-2 92.0 at 6 layers, 1.94 times faster", measured=Measured("ch04", "PKD-skip"))

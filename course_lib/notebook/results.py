@@ -147,28 +147,40 @@ class Verdicts(Sequence[Line]):
 class Claims:
     """What a paper says beside what we measured: rows of (claim, the paper's number, ours).
 
-    Ours is a `Difference` or a `Gain` (its verdict becomes a column), an `Interval`, or text.
+    Ours is a `Difference` or a `Gain` (its verdict becomes a column), an `Interval`, or text. you: what the learner's
+    own run gave, one text per row; without it there is no such column.
     """
 
     rows: Sequence[tuple[str, str, Difference | Gain | Interval | str]]
     caption: str = "What the paper says, and what we measured"
+    you: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.you and len(self.you) != len(self.rows):
+            raise ValueError(f"{len(self.you)} results of yours for {len(self.rows)} claims; "
+                             "give one for each, or none.")
+
+    def _head(self) -> list[str]:
+        return ["claim", "paper", "we", "", "verdict", *(["you, one start"] if self.you else [])]
 
     def _rows(self) -> list[list[Cell]]:
         differences = [we for _, _, we in self.rows if isinstance(we, Difference | Gain)]
         made = []
-        for claim, paper, we in self.rows:
+        for row, (claim, paper, we) in enumerate(self.rows):
             if isinstance(we, Difference | Gain):
                 rest = [measured(ends_of(we), "+"), bar(we, *scale(differences)), verdict(we)]
             else:
                 rest = [measured(we) if isinstance(we, Interval) else plain(we), Cell("", ""), Cell("", "")]
-            made.append([plain(claim), plain(paper.translate(MINUS) if paper.startswith("-") else paper), *rest])
+            yours = [plain(self.you[row].translate(MINUS))] if self.you else []
+            printed = paper.translate(MINUS) if paper.startswith("-") else paper
+            made.append([plain(claim), plain(printed), *rest, *yours])
         return made
 
     def __repr__(self) -> str:
-        return table_text([("claim", "paper", "we", "", "verdict"), *self._rows()])
+        return table_text([self._head(), *self._rows()])
 
     def _repr_html_(self) -> str:
-        return page(table_html(self.caption, ["claim", "paper", "we", "", "verdict"], self._rows()))
+        return page(table_html(self.caption, self._head(), self._rows()))
 
 
 @dataclass(frozen=True)

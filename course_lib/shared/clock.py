@@ -144,8 +144,8 @@ class Latency:
 
     def __str__(self) -> str:
         low, high = self.ratio_quartiles
-        return (f"student {self.student_ms:.1f} ms, teacher {self.teacher_ms:.1f} ms, ratio {self.ratio:.2f} "
-                f"(middle half {low:.2f} to {high:.2f}; {self.repeats} pairs of runs, {self.threads} thread(s))")
+        return (f"student {self.student_ms:.1f} ms, teacher {self.teacher_ms:.1f} ms: {self.ratio:.2f} "
+                f"({low:.2f} to {high:.2f}, {self.repeats} pairs, {self.threads} thread{'s' * (self.threads > 1)})")
 
 
 @torch.no_grad()

@@ -60,13 +60,13 @@ def uniform(student_layers: int, teacher_layers: int, *, when_uneven: Uneven = "
 
 
 def top(student_layers: int, teacher_layers: int) -> LayerMap:
-    """The teacher's last blocks (TinyBERT, Table 5): i learns from i + teacher_layers - student_layers, 0 from 0."""
+    """The teacher's last blocks (TinyBERT, table 4): i learns from i + teacher_layers - student_layers, 0 from 0."""
     _require_depths(student_layers, teacher_layers)
     return ((0, 0), *((i, i + teacher_layers - student_layers) for i in range(1, student_layers + 1)))
 
 
 def bottom(student_layers: int, teacher_layers: int) -> LayerMap:
-    """The teacher's first blocks (TinyBERT, Table 5): i learns from i. Also the initialisation of PKD and Theseus."""
+    """The teacher's first blocks (TinyBERT, table 4): i learns from i. Also the initialisation of PKD and Theseus."""
     _require_depths(student_layers, teacher_layers)
     return tuple((i, i) for i in range(student_layers + 1))
 

@@ -7,7 +7,7 @@
 | chapter 10's comparison | `compared`: the arms that stand for the method |
 | the table of what teaching costs | `steps`: the kinds of training step |
 
-The records themselves are in `course_lib.methods.table`; here is only their shape.
+A record itself stands at the end of its paper's file in `course_lib.methods`; here is only its shape.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from course_lib.shared.probes import Reading
 from course_lib.shared.training import History, Recipe, Terms, train
 
 CLASSIFICATION, MASKED_LM = "classification", "masked LM"
+BOTH_TASKS = (CLASSIFICATION, MASKED_LM)
 
 # --- How a student is trained -----------------------------------------------------------------------------------------
 
@@ -46,6 +47,11 @@ class Training:
         """The same for the training loop. more: other fields of its Recipe; `steps`, where the epochs are known."""
         return Recipe(**{"steps": self.steps, "learning_rate": self.learning_rate, "warmup": self.warmup,
                          "schedule": self.schedule, "precision": self.precision} | more)
+
+
+FINE_TUNING = Training(2e-5, epochs=3)  # Devlin et al. 2019, appendix A.3: one point of the grid
+QUICK = Training(2e-4, steps=300)  # the chapters' common budget, for layers that start as copies
+FRESH = Training(1e-3, steps=500)  # and for layers that start at random
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,10 @@ class Job:
     task: str = CLASSIFICATION
     training: Mapping[str, object] = field(default_factory=dict)
 
+    def numbers(self, laptop: Training, paper: Training) -> Training:
+        """How long and how fast: those of the preset, with the changes of this job."""
+        return replace(laptop if self.preset == "laptop" else paper, **self.training)
+
 
 # --- What a step costs ------------------------------------------------------------------------------------------------
 
@@ -105,6 +115,11 @@ class Step:
 
     terms: Callable[[nn.Module, nn.Module | None, Batch], dict[str, Tensor]]
     bare: Bare
+
+
+def step_of(terms: Callable, bare: Callable, *recipe: object) -> Step:
+    """A step of the method with a recipe of its own."""
+    return Step(lambda student, teacher, batch: terms(student, teacher, batch, *recipe), bare)
 
 
 def only_logits(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> list[Tensor]:

@@ -1,5 +1,10 @@
 """What a student may take over from its teacher before training: layers, head, embeddings (also in a narrower form).
 
+    student = new_student(teacher, layers=3)
+    copy_embeddings(student, teacher)
+    copy_layers(student, teacher, layer_maps.skip(3, 6))           # true copies: the teacher stays what it is
+    copy_head(student, teacher)
+
 Initialisation is worth more than most loss terms: DistilBERT loses 3.69 points of its GLUE score without it.
 """
 

@@ -408,11 +408,13 @@ QUIZ = (
 )
 
 POLL = Poll(
-    "A small student is trained four times: without a teacher, and with soft targets at T = 1, 4 and 20. "
-    "Which one will be most accurate on new sentences?",
-    ("Without a teacher: the labels are the truth.", "T = 1: the teacher's probabilities as they are.",
-     "T = 4: softened a little.", "T = 20: almost flat.",
-     "With this little data the difference will be smaller than its interval."),
+    "500 sentences have a label, 8,333 have none. The teacher learned from the same 500. Which student will be most "
+    "accurate on new sentences?",
+    ("The one with the 500 labels: they are the truth, the teacher is right in 79 % only.",
+     "The one that gets the teacher's soft answers on the 500 sentences.",
+     "The one that reads all text, with the class that the teacher names as its label.",
+     "The one that reads all text, with the teacher's soft answers.",
+     "The best two will be equally good: their difference is smaller than its interval."),
 )
 
 CHAPTER = Chapter("ch01", "Soft targets (Hinton 2015)", (SOFTMAX, SOFT_LOSS, WHOLE_LOSS, TOKEN_LOSS, FACTOR, GRADIENT),
