@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from course_lib.__main__ import main
-from course_lib.distill import METHODS, Settings, distill, load_bilstm
+from course_lib.distill import METHODS, Settings, classes, distill, load_bilstm
 from course_lib.distill.memory import estimate
 from course_lib.experiments import records
 from course_lib.material.data import load_data
@@ -274,6 +274,24 @@ def test_classes_are_matched_by_name_and_unknown_ones_are_refused(ground, tmp_pa
     assert named["teacher_accuracy"] == numbered["teacher_accuracy"]
     with pytest.raises(ValueError, match=r"class 'positive', which the teacher does not know.*classes: bad, good"):
         distill(settings(ground, tmp_path / "c", "hinton", data=str(tmp_path / "other.csv")), quiet)
+
+
+def test_an_order_of_classes_that_the_teacher_contradicts_is_asked_about(ground, tmp_path, monkeypatch):
+    """The teacher says 0 bad, 1 good; these texts were numbered by somebody else."""
+    named = distill(settings(ground, tmp_path / "named", "hinton"), quiet)
+    text = (ground / "reviews.csv").read_text("utf-8")
+    (tmp_path / "numbers.csv").write_text(text.replace(",good", ",0").replace(",bad", ",1"), "utf-8")
+    monkeypatch.setattr(classes, "predict_logits", lambda model, batches: torch.nn.functional.one_hot(
+        1 - torch.cat([batch["labels"] for batch in batches]), 2))  # it is right about every text
+    mine = settings(ground, tmp_path / "run", "hinton", data=str(tmp_path / "numbers.csv"))
+    with pytest.raises(ValueError, match=r"right for 0\.0 %.*right for 100\.0 %.*--classes 0=good 1=bad"):
+        distill(mine, quiet)
+    assert not (tmp_path / "run").exists()
+    said = []
+    found = distill(replace(mine, classes=["0=good", "1=bad"]), said.append)
+    assert found["teacher_accuracy"] == named["teacher_accuracy"]
+    expected = "0 = 1 good, 1 = 0 bad (as --classes says). So the teacher is right for 100.0 %"
+    assert any(expected in line for line in said)
 
 
 def test_papers_values_are_a_preset_and_single_ones_can_be_changed(ground):

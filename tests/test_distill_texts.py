@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
+import shlex
 
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_from_disk
@@ -266,6 +268,24 @@ def test_labels_that_are_perhaps_no_classes_are_asked_about(tmp_path, labels, me
     assert read(path, classes=labels).class_names == tuple(labels)
 
 
+@pytest.mark.parametrize("label", ["-", "-x", "--no", "not sure", "it's"])
+def test_what_the_message_says_can_be_typed(tmp_path, label):
+    """argparse takes a word with a hyphen for an option, and the shell cuts at spaces."""
+    path = labelled(tmp_path, ["none", label, "b"])
+    with pytest.raises(ValueError, match="--classes") as told:
+        read(path)
+    words = shlex.split(str(told.value).split(": --classes ")[1].split(". If not, leave")[0])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--classes", nargs="+")
+    assert set(read(path, classes=parser.parse_args(["--classes", *words]).classes).class_names) == {"none", label, "b"}
+    with pytest.raises(ValueError, match="--no-label c: no row has this label"):
+        read(path, no_label=["c"])
+
+
+def test_a_class_in_two_spellings_of_one_sign_is_one_class(tmp_path):
+    assert read(labelled(tmp_path, ["caf\u00e9", "cafe\u0301", "tea"])).class_names == ("caf\u00e9", "tea")
+
+
 def test_several_labels_for_one_text_are_refused(tmp_path):
     rows = [{"text": f"Film {i}.", "label": [i % 2, 1]} for i in range(60)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
@@ -396,7 +416,14 @@ def test_minus_one_of_named_classes_is_no_label(tmp_path):
     texts = read(saved(tmp_path / "some", lambda split, i: i % 3 - 1, features))
     assert len(all_rows(texts)) == 40 + 13 + 13 and of_text(texts)["Film train 1."] == "positive"
     assert "20 row(s) of train are marked as without a label: left out." in texts.notes
-    assert "numbered as the data set numbers them: 0 = positive (33), 1 = negative (33)." in " ".join(texts.notes)
+    assert "numbered as the data set numbers them: 0 = positive (34), 1 = negative (32)." in " ".join(texts.notes)
+
+
+def test_the_names_of_a_data_set_are_classes_whatever_they_look_like(tmp_path):
+    for number, names in enumerate([("FAVOR", "NONE"), ("NaN", "nan"), ("Good", "good"), ("1.0", "2.5"), ("-1", "0")]):
+        texts = read(saved(tmp_path / str(number), lambda split, i: i % 2, classes_of(*names)))
+        assert len(all_rows(texts)) == 100 and len(texts.class_names) == 2
+        assert of_text(texts)["Film test 1."] == names[1]
 
 
 def test_minus_one_of_a_column_of_numbers_is_asked_about(tmp_path):

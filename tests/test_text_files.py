@@ -202,6 +202,15 @@ def test_two_columns_with_one_name_matter_only_if_they_are_read(tmp_path):
         read_file(file_of(tmp_path, "b.csv", "text,label,label\na film,1,2\n"))
 
 
+@pytest.mark.parametrize(("header", "names"), [
+    ("index\tquestion\tsentence\tlabel", {"text": "question", "text_pair": "sentence", "label": "label"}),  # QNLI
+    ("id\tSentence1\tSentence2\tlabel", {"text": "Sentence1", "text_pair": "Sentence2", "label": "label"}),
+    ("gold_label\tpremise\thypothesis\tx", {"text": "premise", "text_pair": "hypothesis", "label": "gold_label"}),
+    ("id\tquestion\tx\tlabel", {"text": "question", "label": "label"})])
+def test_pairs_are_known_by_their_two_names(tmp_path, header, names):
+    assert columns_of("a", read_file(file_of(tmp_path, "a.tsv", f"{header}\na\tb\tc\td\n"))) == names
+
+
 # --- JSON and plain text ----------------------------------------------------------------------------------------------
 
 OBJECTS = [{"text": text, "label": label} for text, label in ROWS]

@@ -55,6 +55,7 @@ class _Reader:
     bad: list[str] = field(default_factory=list)
     unlabelled: dict[str, list[str]] = field(default_factory=dict)  # split -> complaints about missing labels
     hidden: Counter = field(default_factory=Counter)  # split -> rows whose label says "no label"
+    marked: set[str] = field(default_factory=set)  # the names that meant it
     known: list[str] = field(default_factory=list)  # the classes in the order of the data set's own numbers
 
 
@@ -75,6 +76,8 @@ def read(source: str, *, text: str | None = None, label: str | None = None, enco
     rows = {}
     for split, (name, found) in _tables(source, How(encoding, separator, quotes, header), reader).items():
         rows[split] = _rows_of(split, name, found, reader)
+    if never := [name for name in reader.no_label if name not in reader.marked]:
+        raise ValueError(f"--no-label {in_shell(never)}: no row has this label.")
     rows = _with_labels_or_without(rows, reader)
     if reader.bad and not skip_bad_rows:
         more = f"\n  and {len(reader.bad) - 5} more" if len(reader.bad) > 5 else ""
@@ -149,7 +152,7 @@ def _rows_of(split: str, name: str, found: Table, reader: _Reader) -> list[Row]:
     reader.bad += found.bad
     names = columns_of(name, found, reader.text, reader.label)
     reader.notes.append(said(name, found, names))
-    numbered = found.class_names.get(names.get("label", ""), [])
+    numbered = [class_name(kind) for kind in found.class_names.get(names.get("label", ""), [])]
     if reader.known and numbered and numbered != reader.known:
         raise ValueError(f"{name} numbers its classes {', '.join(numbered)}, another split {', '.join(reader.known)}.")
     reader.known = reader.known or numbered
@@ -187,8 +190,9 @@ def _label(split: str, where: str, value: object, numbered: Sequence[str], reade
     name = class_name(value)
     if name in reader.no_label or name == str(IGNORED):
         reader.hidden[split] += 1
+        reader.marked.add(name)
         return None
-    if not name or (name == "NaN" and name not in reader.classes):
+    if not name or (name == "NaN" and not numbered and name not in reader.classes):
         reader.unlabelled.setdefault(split, []).append(f"{where}: no label ({value!r})")
         return None
     return name
@@ -198,7 +202,7 @@ def class_name(value: object) -> str:
     """The name of a class: "" for nothing; 1.0 is what pandas makes of 1 in a column where another label is missing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", str(value).strip())
+    return unicodedata.normalize("NFC", re.sub(r"^([+-]?\d+)\.0+$", r"\1", str(value).strip()))
 
 
 # --- Labels -----------------------------------------------------------------------------------------------------------
@@ -247,7 +251,9 @@ def _number_labels(rows: dict[str, list[Row]], source: str, reader: _Reader) -> 
     counts = {split: Counter(row["label"] for row in part) for split, part in rows.items()}
     meant = spoken(reader.classes, set().union(*counts.values()))
     if not meant:
-        _require_classes(source, counts)
+        _require_two_classes(source, counts["train"])
+    if not meant and not reader.known:
+        _require_no_doubt(source, counts)
     if meant:
         names, order = list(meant), "as --classes says"
     elif reader.known:
@@ -286,21 +292,26 @@ def spoken(classes: Sequence[str], found: set[str]) -> dict[str, str | None]:
     return meant
 
 
-def _require_classes(source: str, counts: dict[str, Counter]) -> None:
-    """Raises: ValueError where the labels are no classes, or where it is in doubt whether one of them is a class."""
-    train, every = counts["train"], sum(counts.values(), Counter())
+def _require_two_classes(source: str, train: Counter) -> None:
+    """Raises: ValueError for a single class, or for nearly as many labels as rows."""
     total, names = sum(train.values()), sorted(train)
     if len(names) < 2:
         raise ValueError(f"{source}: all {total} rows have the label '{names[0]}'. A classifier needs two classes or "
                          "more. Is this the right column (--label NAME)?")
-    column = "Is this the right column (--label NAME)?"
     if len(names) > max(20, total // 2):
         raise ValueError(f"{source}: {len(names)} different labels in {total} rows, for example '{names[0]}' and "
-                         f"'{names[1]}'. These are no classes. {column}")
+                         f"'{names[1]}'. These are no classes. Is this the right column (--label "
+                         "NAME)?")
+
+
+def _require_no_doubt(source: str, counts: dict[str, Counter]) -> None:
+    """Raises: ValueError where a label is perhaps no class, or two labels are perhaps one class."""
+    every = sum(counts.values(), Counter())
+    names = sorted(every)
     if all(map(_is_number, every)) and (broken := [name for name in names if not float(name).is_integer()]):
         raise ValueError(f"{source}: the label '{broken[0]}' is a number with a fraction, so the {len(names)} labels "
-                         f"look like scores and not like classes. {column} If they are classes all the same, name "
-                         f"them: --classes {in_shell(sorted(names, key=float))}.")
+                         f"look like scores and not like classes. Is this the right column (--label NAME)? If they are "
+                         f"classes all the same, name them: --classes {in_shell(sorted(names, key=float))}.")
     order = sorted(every, key=lambda name: (0, float(name), "") if _is_number(name) else (1, 0.0, name))
     maybe = [name for name in order if name.lower() in MAYBE_MISSING or (name == "-1" and "0" in every)]
     if maybe:
@@ -314,8 +325,8 @@ def _require_classes(source: str, counts: dict[str, Counter]) -> None:
 
 
 def in_shell(words: Sequence[str]) -> str:
-    """Words as one types them, each in quotation marks where it needs them."""
-    return shlex.join(words)
+    """Words as one types them: in quotation marks where they need them, and none that looks like an option."""
+    return shlex.join(f" {word}" if re.match(r"-(?!\d*$)", word) else word for word in words)
 
 
 def _is_number(name: str) -> bool:

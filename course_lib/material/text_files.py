@@ -26,6 +26,7 @@ LONGEST_LINE = 1_000_000  # characters; a longer one is an unclosed quotation ma
 TEXT_NAMES = ("text", "sentence", "sentence1", "question1", "premise", "review", "content", "document", "comment",
               "body", "question", "tweet", "message", "utterance", "headline")
 PAIR_NAMES = ("text_pair", "sentence2", "question2", "hypothesis")
+PAIRS = (("question", "sentence"), ("question", "context"), ("question", "passage"), ("query", "passage"))  # QNLI, ...
 LABEL_NAMES = ("label", "labels", "gold_label", "class", "category", "target", "sentiment", "topic", "stars", "rating",
                "stance", "intent", "emotion", "polarity")
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
@@ -106,7 +107,7 @@ def encoding_of(file: Path, asked: str) -> str:
 
 
 def lines_of(file: Path, encoding: str) -> list[str]:
-    """The lines with their ends (LF, CR LF or CR); a wrong byte or an endless line is named."""
+    """The lines with their ends, of any kind; a wrong byte or an endless line is named."""
     found: list[str] = []
     try:
         with file.open(encoding=encoding, newline="") as stream:
@@ -446,13 +447,15 @@ def columns_of(name: str, table: Table, text: str | None = None, label: str | No
     """
     shown = ", ".join(map(repr, table.columns))
     names: dict[str, str] = {}
-    for kind, asked, known in (("text", text, TEXT_NAMES), ("text_pair", None, PAIR_NAMES),
+    lower = {column.strip().lower() for column in table.columns}
+    first, second = next((pair for pair in PAIRS if lower.issuperset(pair) and text is None), ("", ""))
+    for kind, asked, known in (("text", text, (first, *TEXT_NAMES)), ("text_pair", None, (second, *PAIR_NAMES)),
                                ("label", label, LABEL_NAMES)):
         if asked is not None and asked not in table.columns:
             raise ValueError(f"{name} has no column '{asked}'; it has {shown}."
                              + (" If its first line is a row and no header, say --no-header." if table.header else ""))
         fitting = [c for known_name in known for c in table.columns
-                   if c.strip().lower() == known_name and c not in {*names.values(), text, label}]
+                   if known_name and c.strip().lower() == known_name and c not in {*names.values(), text, label}]
         if asked or fitting:
             names[kind] = asked or fitting[0]
     if "text" not in names and not table.header and text is None and label is None:
