@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from able_teachers import able
 from processes import in_two_processes
 from safetensors.torch import load_file
 from transformers import (
@@ -49,19 +50,6 @@ def reviews(count=120):
     return rows
 
 
-@torch.no_grad()
-def able(model, tokenizer, rows):
-    """Give a random encoder the head that fits these rows best: a teacher that is no better than the commonest class
-    is refused."""
-    batch = tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
-    seen = model.eval().bert(**batch).pooler_output  # (texts, hidden)
-    wanted = torch.tensor([[1.0, -1.0] if label == "bad" else [-1.0, 1.0] for _, label in rows])
-    head = torch.linalg.lstsq(torch.cat([seen, torch.ones(len(seen), 1)], dim=1), wanted).solution
-    model.classifier.weight.copy_(head[:-1].T)
-    model.classifier.bias.copy_(head[-1])
-    return model
-
-
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory):
     """A folder with texts, two tiny teachers of one vocabulary, and a student with another one."""
@@ -85,7 +73,7 @@ def ground(tmp_path_factory):
                             **({} if model is BertForMaskedLM else names))
         made = model(config)
         if name == "classifier":
-            able(made, tokenizer, reviews())
+            able(made, tokenizer, *zip(*((text, int(label == "good")) for text, label in reviews()), strict=True))
         made.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return folder

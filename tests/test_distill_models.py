@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from able_teachers import able
 from datasets import Dataset
-from test_distill import able, reviews
+from test_distill import reviews
 from transformers import (
     AlbertConfig,
     AlbertForSequenceClassification,
@@ -165,7 +166,7 @@ def test_an_albert_learns_answers_and_every_class_has_its_number(tmp_path):
     rows = reviews()
     (tmp_path / "reviews.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
     of = teacher(max_position_embeddings=12)
-    able(of.model, of.tokenizer, rows)
+    able(of.model, of.tokenizer, *zip(*((text, int(label == "good")) for text, label in rows), strict=True))
     albert = AlbertForSequenceClassification(AlbertConfig(embedding_size=8, **(SHAPE | CLASSES)))
     for name, model in (("teacher", of.model), ("albert", albert)):
         model.save_pretrained(tmp_path / name)
