@@ -6,7 +6,7 @@ completely or refused with one sentence; the command and the doctor read every f
 
     config = config_of("runs/teacher/student")
     kind_of(config)                                   # Kind.CLASSIFIER
-    model = load_model("runs/teacher/student", AutoModelForSequenceClassification)
+    model = load_model("runs/teacher/student", door)   # door: the Auto class of its task
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def architecture(config: PreTrainedConfig) -> str:
 
 
 def config_of(name: str) -> PreTrainedConfig:
-    """The config of a saved model. Raises: ValueError for the folder of an adapter; OSError where there is none."""
+    """The config of a saved model. Raises: ValueError for the folder of an adapter; `OSError` where there is none."""
     if find_adapter_config_file(name, local_files_only=Path(name).is_dir()) is not None:
         raise ValueError(f"{name} holds an adapter of PEFT (LoRA), not a whole model. Merge the adapter first: model = "
                          "model.merge_and_unload(), then save model and tokenizer with save_pretrained().")
@@ -76,7 +76,7 @@ def load_model(name: str, door: type, *, new_head: bool = False, **options) -> P
 
     door: the Auto class of its task. new_head: what stands outside the encoder (head, pooler) may start at random.
     options: more fields of the config.
-    Raises: ValueError that names the weights which the file lacks, and the way out; OSError where there is no model.
+    Raises: ValueError that names the weights which the file lacks, and the way out; `OSError` where there is no model.
     """
     config_of(name)
     model, report = door.from_pretrained(
