@@ -95,7 +95,7 @@ def test_japanese_texts_are_not_taken_for_repetitions(tmp_path):
     ([("A film.", "good"), ("", "bad")], r"a.csv, line 3: no text in column 'text' \(''\)"),
     ([("A film.", "good"), ("Another film.", "")], r"a.csv, line 3: no label \(''\)"),
     ([("A film.", "good"), ("Another film.", "NaN")], r"a.csv, line 3: no label \('NaN'\)"),
-    ([("A film.", "good"), ("Another", " film.", "bad")], r"line 3: 3 cells, but the header has 2.*comma"),
+    ([("A film.", "good"), ("Another", " film.", "bad")], r"line 3: 3 cells, but the first line has 2.*comma"),
 ])
 def test_a_bad_row_is_named_and_can_be_left_out(tmp_path, rows, message):
     path = written(tmp_path / "a.csv", rows + reviews())

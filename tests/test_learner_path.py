@@ -37,7 +37,7 @@ def path() -> Iterator[str]:
     kept = [cell for cell in chapter_cells if cell.cell_type == "code" and (
         "import start" in cell.source or any(word in cell.source for word in STATIONS))]
     place = next(i for i, cell in enumerate(kept) if "recall(" in cell.source)
-    kept[place].source = "from course_lib.experiments import ch01_hinton as lab\n" + kept[place].source
+    kept[place].source = "from course_lib.experiments import ch01few_hinton as lab\n" + kept[place].source
     notebook = nbformat.v4.new_notebook(cells=kept, metadata={"kernelspec": {
         "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}})
     nbformat.write(notebook, COPY)

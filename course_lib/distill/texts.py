@@ -342,46 +342,48 @@ def _is_number(name: str) -> bool:
 def _in_splits(rows: dict[str, list[Row]], names: list[str], reader: _Reader) -> DatasetDict:
     """Validation and test are cut off from train where they have no file; repeated texts are dropped before that."""
     test, validation = (0.0 if split in rows else 0.15 for split in ("test", "validation"))
-    train = _without_copies(rows["train"], names, reader)
-    cut = {split: [] for split in SPLITS}
-    for row in train:
-        cut[split_at(hash_position(signature(row)), test=test, validation=validation)].append(row)
+    train = _without_copies(rows["train"], reader)
+    cut, learned = {split: [] for split in SPLITS}, set()
+    for known_by, row in train:
+        split = split_at(hash_position(known_by), test=test, validation=validation)
+        cut[split].append(row)
+        learned |= {known_by} if split == "train" else set()
     splits = {split: rows[split] if split in rows and split != "train" else cut[split] for split in SPLITS}
     empty = [split for split, part in splits.items() if not part]
     if empty:
         raise ValueError(f"Only {len(rows['train'])} texts: nothing is left for {' and '.join(empty)}. Take more "
                          "texts, or a folder with files of your own: train, validation, test.")
-    learned = {signature(row) for row in splits["train"]}
     for split, part in rows.items():
         if split != "train" and (shared := sum(signature(row) in learned for row in part)):
             reader.notes.append(f"{shared:,} of {len(part):,} {split} texts stand in train too (whatever their "
                                 "capitals and punctuation): the score on them says little.")
     reader.notes.append("texts: " + ", ".join(f"{split} {len(part):,}" for split, part in splits.items())
                         + ("" if len(rows) == 3 else " (split by a hash of the text)") + ".")
-    lost = {row["label"] for row in train} - {row["label"] for row in splits["train"]} if names else set()
+    lost = {row["label"] for _, row in train} - {row["label"] for row in splits["train"]} if names else set()
     if lost:
         name = names[min(lost)]
         raise ValueError(f"After the split no training text has the label '{name}': it is too rare "
-                         f"({sum(row['label'] == min(lost) for row in train)} different texts).")
+                         f"({sum(row['label'] == min(lost) for _, row in train)} different texts).")
     return DatasetDict({split: table(part, names) for split, part in splits.items()})
 
 
-def _without_copies(rows: list[Row], names: Sequence[str], reader: _Reader) -> list[Row]:
-    """The first of equal texts. Texts that differ in punctuation and have two labels are two texts: "Really." "Really?"
+def _without_copies(rows: list[Row], reader: _Reader) -> list[tuple[str, Row]]:
+    """The first of equal texts, each with its signature.
 
+    Texts that differ in punctuation and have two labels are two texts: "Really." and "Really?".
     One text with two labels contradicts itself: its first label is kept, and that is said.
     """
     kept, copies, exact, repeated, contradicting = [], set(), set(), 0, []
     for row in rows:
-        same = (signature(row), row.get("label"))
+        known_by = signature(row)
         word_for_word = tuple(" ".join(str(row[kind]).split()) for kind in ("text", "text_pair") if kind in row)
-        if same in copies:
+        if (known_by, row.get("label")) in copies:
             repeated += 1
         elif word_for_word in exact:
             contradicting.append(row["text"])
         else:
-            kept.append(row)
-            copies.add(same)
+            kept.append((known_by, row))
+            copies.add((known_by, row.get("label")))
             exact.add(word_for_word)
     if repeated:
         reader.notes.append(f"{repeated} repeated text(s) of the train file dropped.")
@@ -403,7 +405,7 @@ def _signature(text: str) -> str:
     plain = unicodedata.normalize("NFC", text.lower())
     words = []
     for word in plain.split():
-        parts = re.findall(r"\S+", "".join(map(_kept, word)))
+        parts = [word] if word.isalnum() else "".join(map(_kept, word)).split()
         words += parts or ([word] if len(set(word)) > 1 else [])
     return " ".join(words) or text
 

@@ -156,13 +156,16 @@ def _separated(file: Path, how: How, asked: Sequence[str]) -> Table:
         records = _records(lines, separator, quotes)
     except csv.Error as error:
         raise ValueError(_broken(file, lines, separator, str(error))) from error
-    return _with_columns(file, records, how, asked, _shape(separator, quotes, encoding))
+    return _with_columns(file, records, how, asked, separator, _shape(separator, quotes, encoding))
+
+
+def _word(separator: str) -> str:
+    return next((word for word, sign in SEPARATORS.items() if sign == separator), repr(separator))
 
 
 def _shape(separator: str, quotes: str, encoding: str) -> str:
-    word = next((word for word, sign in SEPARATORS.items() if sign == separator), repr(separator))
     marks = {"cells": "", "letters": ", quotation marks are letters", "backslashes": ", \\ before a quotation mark"}
-    return f"separated by {word}, {encoding.removesuffix('-sig')}{marks[quotes]}"
+    return f"separated by {_word(separator)}, {encoding.removesuffix('-sig')}{marks[quotes]}"
 
 
 def _records(lines: Sequence[str], separator: str, quotes: str) -> Records:
@@ -263,7 +266,7 @@ def _is_quoted(cell: str) -> bool:
 # --- Header -----------------------------------------------------------------------------------------------------------
 
 
-def _with_columns(file: Path, records: Records, how: How, asked: Sequence[str], shape: str) -> Table:
+def _with_columns(file: Path, records: Records, how: How, asked: Sequence[str], separator: str, shape: str) -> Table:
     """Records as rows with names. Rows that repeat the header are dropped; rows of another width are bad."""
     if not records:
         return Table([], [])
@@ -283,8 +286,8 @@ def _with_columns(file: Path, records: Records, how: How, asked: Sequence[str], 
         if _fits(cells, len(columns)):
             rows.append((f"line {number}", dict(zip(columns, cells, strict=False))))
         else:
-            bad.append(f"{file.name}, line {number}: {len(cells)} cells, but the header has {len(columns)} (is a text "
-                       "with a comma not in quotation marks?)")
+            bad.append(f"{file.name}, line {number}: {len(cells)} cells, but the first line has {len(columns)} (is a "
+                       f"text with a {_word(separator)} not in quotation marks?)")
     return Table(columns, rows, bad, shape, header)
 
 
