@@ -154,7 +154,7 @@ def test_missing_numbers_name_the_command_that_makes_them(fake):
         records.values("ch99", "c", "accuracy")
 
 
-NOT_YET = {"ch01long", "ch01topics", "ch01all"}  # predicted, not measured; a name leaves with its record
+NOT_YET = {"ch01long", "ch01topics", "ch01all", "ch04few"}  # predicted, not measured; a name leaves with its record
 NAMES = [name for name in measuring.names() if name not in NOT_YET]
 
 
