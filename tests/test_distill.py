@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from able_teachers import able
 from processes import in_two_processes
 from safetensors.torch import load_file
 from transformers import (
@@ -59,7 +60,7 @@ def ground(tmp_path_factory):
     words = sorted({word for text, _ in reviews() for word in text.split()})
     torch.manual_seed(0)
     shape = {"hidden_size": 24, "num_attention_heads": 4, "intermediate_size": 48, "hidden_dropout_prob": 0.0,
-             "attention_probs_dropout_prob": 0.0}
+             "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2}
     for name, model, vocabulary in (("classifier", BertForSequenceClassification, words),
                                     ("masked", BertForMaskedLM, words),
                                     ("foreign", BertForSequenceClassification, words[::-1])):
@@ -70,7 +71,10 @@ def ground(tmp_path_factory):
         names = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
         config = BertConfig(vocab_size=len(ids), num_hidden_layers=layers, **shape,
                             **({} if model is BertForMaskedLM else names))
-        model(config).save_pretrained(folder / name)
+        made = model(config)
+        if name == "classifier":
+            able(made, tokenizer, *zip(*((text, int(label == "good")) for text, label in reviews()), strict=True))
+        made.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return folder
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertForTokenClassification
 
 from course_lib.__main__ import main
 from course_lib.doctor import diagnose
@@ -101,6 +101,7 @@ def assert_names(report, name, severity=None):
     assert severity in (None, report.named(name)[0].severity), str(report)
     finding = report.named(name)[0]
     assert finding.why and finding.fix and finding.chapter, str(finding)
+    return finding
 
 
 def assert_silent(report):
@@ -621,7 +622,41 @@ def test_a_loss_that_is_not_a_number(pair):
     assert_names(report, "loss", "error")
 
 
+def test_a_loss_that_is_not_a_number_is_not_said_to_teach_nothing(pair):
+    """The value is NaN, so its gradient is: the advice about detached students belongs to another illness."""
+    report = pair.diagnose(lambda s, b: {"soft": probes.logits_of(s, b).sum() * float("nan")}, None)
+    assert not [finding for finding in report.named("gradient") if finding.severity == "error"]
+
+
+def test_a_number_whose_gradient_is_none(pair):
+    def root(student, batch):
+        logits = probes.logits_of(student, batch)
+        return {"distance": (logits - logits.detach()).pow(2).sum().sqrt()}  # 0, and its slope is 0 / 0
+
+    report = pair.diagnose(root, None)
+    assert "square root" in assert_names(report, "gradient", "error").why
+
+
+def test_the_soft_term_was_dropped_on_the_way():
+    """Trainer dropped the column: the recipe speaks of the teacher, the loss of the labels alone."""
+    pair = Pair(BertForSequenceClassification)
+    pair.recipe = hinton.HintonRecipe(hard_weight=0.5, soft_weight=0.5)
+    report = pair.diagnose(lambda s, b: {"loss": 0.5 * F.cross_entropy(probes.logits_of(s, b), b["labels"])})
+    assert "weight 0.5" in assert_names(report, "soft term", "error").why
+    assert not pair.diagnose(lambda s, b: {"loss": sum(hinton.terms(s, pair.teacher, b, pair.recipe).values())}
+                             ).problems
+
+
 # --- Planted causes: the cache, the answers, the training -------------------------------------------------------------
+
+
+def test_a_very_sure_teacher_may_give_two_texts_one_answer():
+    pair = Pair(BertForSequenceClassification)
+    pair.teacher.classifier.weight.data.mul_(1e-3)
+    pair.teacher.classifier.bias.data.copy_(torch.tensor([60.0, 0.0, 0.0]))
+    pair.batch["teacher_logits"] = probes.teacher_logits_of(pair.teacher, pair.batch).log_softmax(-1)
+    assert len(pair.batch["teacher_logits"].unique(dim=0)) < ROWS
+    assert not [f for f in pair.diagnose().named("cached teacher") if f.severity != "ok"]
 
 
 def test_a_cache_that_was_shuffled(pair):
@@ -711,6 +746,57 @@ def test_a_student_that_is_too_sure():
     pair.batch = {name: tensor.repeat(8, *[1] * (tensor.ndim - 1)) for name, tensor in pair.batch.items()}
     pair.student.classifier.weight.data *= 100
     assert_names(pair.diagnose(), "calibration", "warning")
+
+
+def test_a_student_with_one_answer_for_every_text():
+    pair = Pair(BertForSequenceClassification)
+    pair.student = make_teacher(BertForSequenceClassification, seed=9)
+    assert not [f for f in pair.diagnose().named("constant answers") if f.severity != "ok"]
+    pair.student.classifier.weight.data.mul_(1e-4)
+    pair.student.classifier.bias.data.copy_(torch.tensor([0.0, 3.0, 0.0]))
+    found = assert_names(diagnose(pair.student, pair.teacher, pair.batch), "constant answers", "error")
+    assert f"'LABEL_1' to all {ROWS}" in found.why
+
+
+def test_a_tagger_is_no_masked_lm():
+    student, teacher = (make_teacher(BertForTokenClassification, seed=seed) for seed in (2, 1))
+    student.requires_grad_(True)
+    batch = make_batch(BertForSequenceClassification)
+    keep = batch["attention_mask"].bool()
+    batch["labels"] = teacher(batch["input_ids"], batch["attention_mask"]).logits.argmax(-1).masked_fill(~keep, -100)
+
+    def terms(model, given):
+        asked = given["labels"] != -100
+        mine = probes.logits_of(model, given)[asked]
+        theirs = probes.teacher_logits_of(teacher, given)[asked]
+        return {"soft": hinton.soft_target_loss(mine, theirs, temperature=2.0),
+                "hard": F.cross_entropy(mine, given["labels"][asked])}
+
+    report = diagnose(student, teacher, batch, terms=terms)
+    assert not [f for f in report.findings if f.severity == "error"], report
+    assert not report.named("loss positions") and not report.named("unigram collapse")
+    assert "inverted mask" not in str(report)
+
+
+def test_a_softmax_of_one_number_is_not_judged():
+    pair = Pair(BertForSequenceClassification)
+    student, teacher = (make_teacher(BertForSequenceClassification, seed=seed, num_labels=1) for seed in (2, 1))
+    pair.batch["labels"] = torch.randn(ROWS)
+    stored = probes.teacher_logits_of(teacher, pair.batch)
+    report = diagnose(student.requires_grad_(True), teacher, pair.batch | {"teacher_logits": stored.roll(1, dims=0)},
+                      terms=lambda s, b: {"mse": F.mse_loss(probes.logits_of(s, b), b["teacher_logits"])})
+    assert not report.named("cached teacher") and not report.named("form of the loss")
+    assert any("one number per text" in finding.what for finding in report.named("kind of model"))
+
+
+def test_texts_that_the_tokenizer_does_not_know():
+    pair = Pair(BertForSequenceClassification)
+    reader = Words()
+    reader.unk_token_id, reader.unk_token, reader.all_special_ids = 1, "[UNK]", [0, 1, 2, 3, 4]
+    assert not [f for f in pair.diagnose(tokenizer=reader).named("unknown words") if f.severity != "ok"]
+    pair.batch["input_ids"][:, 1:] = 1
+    assert "[UNK]" in assert_names(diagnose(pair.student, pair.teacher, pair.batch, tokenizer=reader), "unknown words",
+                                   "error").what
 
 
 # --- Bad input --------------------------------------------------------------------------------------------------------

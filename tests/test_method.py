@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from able_teachers import able
 from datasets import Dataset, DatasetDict
 from test_results import PoolHere
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
@@ -57,7 +58,7 @@ def toy(tmp_path, monkeypatch):
     model = BertForSequenceClassification(BertConfig(
         vocab_size=25, hidden_size=24, num_hidden_layers=6, num_attention_heads=3, intermediate_size=48,
         max_position_embeddings=32, id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1}))
-    model.save_pretrained(tmp_path / "teacher")
+    able(model, tokenizer, texts, labels).save_pretrained(tmp_path / "teacher")
     tokenizer.save_pretrained(tmp_path / "teacher")
     data = DatasetDict(dict.fromkeys(("train", "validation", "test"), Dataset.from_dict(
         {"text": texts, "label": labels})))

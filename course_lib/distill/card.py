@@ -18,7 +18,7 @@ from course_lib.shared.seeds import mean_and_interval
 
 def model_card(settings: Settings, method: Method, made: Made, texts: Texts, teacher: Teacher, result: dict) -> str:
     """The model card: what this is, where it comes from, how good it is, and what nobody has looked at."""
-    numbers = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in result.items())
+    numbers = "\n".join(f"| {name.replace('_', ' ')} | {_in_words(value)} |" for name, value in result.items())
     bilstm, masked = isinstance(made.model, BiLstm), is_masked_lm(teacher.model)
     door = "AutoModelForMaskedLM" if masked else "AutoModelForSequenceClassification"
     load = ('from course_lib.distill import load_bilstm\nmodel, vocabulary = load_bilstm("student")' if bilstm else
@@ -49,11 +49,19 @@ Licence: that of the teacher and of the texts; fill it in before you pass this m
 """
 
 
+def _in_words(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {percent:.1f} %" for name, percent in value.items())
+    return str(value)
+
+
 def paper_we_you(method: Method, result: dict) -> str:
     """The last line of a run: what the paper reports, what the course measured, what came out here."""
     rows = [("paper", method.claim or "no number on one model and one data set"), ("we", _ours(method))]
     you = []
-    if result.get("teacher_accuracy") and "accuracy" in result:
+    if "teacher_accuracy" in result and "accuracy" in result and not result["teacher_accuracy"]:
+        you.append(f"accuracy {result['accuracy']:.1f} % (the teacher's: 0.0 %)")
+    elif "teacher_accuracy" in result and "accuracy" in result:
         kept = 100 * result["accuracy"] / result["teacher_accuracy"]
         you.append(f"{kept:.1f} % of the teacher's accuracy ({result['accuracy']:.1f} of "
                    f"{result['teacher_accuracy']:.1f})")

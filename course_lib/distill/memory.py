@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from course_lib.shared.students import blocks, count_parameters
+from course_lib.shared.students import count_parameters
 
 
 def estimate(student: PreTrainedModel, teacher: PreTrainedModel | None, *, examples: int, tokens: int,
@@ -26,7 +26,7 @@ def estimate(student: PreTrainedModel, teacher: PreTrainedModel | None, *, examp
     weights = 4 * count_parameters(student) + 12 * trained + (4 * count_parameters(teacher) if teacher else 0)
     config = student.config
     per_token = 34 * config.hidden_size + 5 * config.num_attention_heads * tokens
-    activations = len(blocks(student)) * examples * tokens * per_token * (1 if half else 2)
+    activations = config.num_hidden_layers * examples * tokens * per_token * (1 if half else 2)
     logits = 4 * 4 * examples * tokens * config.vocab_size if masked_lm else 0
     return {"weights": weights, "activations": activations, "logits": logits}
 

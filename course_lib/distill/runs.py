@@ -26,11 +26,24 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel
 
 from course_lib.distill.card import model_card, paper_we_you
-from course_lib.distill.checks import all_texts, method_of, require_fit, require_readable, teacher_of
+from course_lib.distill.checks import (
+    all_texts,
+    method_of,
+    require_able,
+    require_embeddings,
+    require_fit,
+    require_known_tokens,
+    require_readable,
+    same_reading,
+    teacher_of,
+    texts_cut,
+    tokens_per_text,
+)
 from course_lib.distill.classes import as_the_model_numbers, in_teachers_classes
 from course_lib.distill.folder import begin_folder, is_same_run, save_student, write_json
 from course_lib.distill.memory import estimate, in_words
@@ -76,11 +89,16 @@ def distill(settings: Settings, say: Say = print) -> dict:
     teacher = teacher_of(settings, method, texts)
     task = MASKED_LM if is_masked_lm(teacher.model) else CLASSIFICATION
     require_fit(method, task, teacher, texts)
+    require_embeddings(teacher, texts)
     if task == CLASSIFICATION:
         texts = in_teachers_classes(texts, teacher, settings.max_length, say, ask=not fresh)
     made = by_spec(settings.student or method.student, method, teacher, all_texts(texts),
                    pairs="text_pair" in texts.splits["train"].column_names, seed=settings.seed)
-    require_readable(method, made)
+    made = same_reading(made, teacher, texts)
+    require_readable(method, made, teacher)
+    if task == MASKED_LM and texts.class_names:
+        say("The teacher is a masked language model: hidden words are its classes, and the labels of the data are not "
+            "read. To distil those, fine-tune it first (finetune).")
     say(f"Student: {count_parameters(made.model):,} parameters, {made.layers} layer(s); start: {made.start}.")
     begin_folder(folder, settings, texts)
     teacher.model.to(state.device)
@@ -101,6 +119,9 @@ class Run:
         self.settings, self.method, self.teacher, self.made, self.texts = settings, method, teacher, made, texts
         self.task, self.folder, self.say = task, folder, say
         self.labels = bool(texts.class_names)
+        self.max_length, shortened = tokens_per_text(settings.max_length, made, teacher)
+        if shortened:
+            say(shortened)
         self.histories: dict[str, History] = {}
 
     # -- data
@@ -112,23 +133,58 @@ class Run:
         self.plain = partial(pad, pad_token_id=padding)
         if self.task == MASKED_LM:
             self.masked = MaskedBatch(self.made.tokenizer)
+        asked = [row for rows in self.examples.values() for row in rows if "teacher_logits" in row]
+        if self.labels and asked:
+            self._require_able(asked)
+
+    def _require_able(self, asked: list[dict]) -> None:
+        try:
+            require_able(self.teacher, _column(asked, "teacher_logits"), _column(asked, "label"))
+        except ValueError:
+            wait_for_all()
+            if process_number() == 0 and not (self.folder / "checkpoints").exists():
+                shutil.rmtree(self.folder / "answers")  # so that the right command may use the same --out
+                (self.folder / "config.json").unlink()
+                self.folder.rmdir()
+            raise
 
     def _encoded(self, split: str) -> list[dict]:
         rows = self.texts.splits[split]
         if self.task == MASKED_LM:
-            found = windows(rows, self.made.tokenizer, self.settings.max_length)
+            found = windows(rows, self.made.tokenizer, self.max_length)
             if not found:
                 raise ValueError(f"The {split} texts are all shorter than 8 tokens; nothing can be masked in them.")
+            if split == "train":
+                self._say(require_known_tokens(found, self.made.tokenizer, self.made.model, "student"))
             return found
-        examples = self.made.examples(rows, self.settings.max_length)
+        examples = self._in_tokens(rows)
+        self._say(texts_cut(rows, examples, split, self.max_length, self.made, self.teacher))
+        if split == "train":
+            self._say(require_known_tokens(examples, self.made.tokenizer, self.made.model, "student"))
         if self.method.teacher == "none" or (split == "train" and self.method.teacher == "live"):
             return examples
         return self._with_answers(examples, split)
 
+    def _in_tokens(self, rows: Dataset) -> list[dict]:
+        """The rows in the student's tokens. Where both models have the same, the tokenizer that tells the two texts of
+        a pair apart makes them: a live teacher needs that, and a DistilBERT beside it leaves it out."""
+        if self.made.own_tokens:
+            return self.made.examples(rows, self.max_length)
+        readers = self.teacher.tokenizer, self.made.tokenizer
+        reader = next((r for r in readers if "token_type_ids" in r.model_input_names), readers[0])
+        return encode(rows, reader, self.max_length)
+
+    def _say(self, sentence: str) -> None:
+        if sentence:
+            self.say(sentence)
+
     def _with_answers(self, examples: list[dict], split: str) -> list[dict]:
         """The examples with the teacher's log-probabilities, which are its logits up to a constant."""
         path, rows = self.folder / "answers" / f"{split}.safetensors", self.texts.splits[split]
-        asked = encode(rows, self.teacher.tokenizer, self.settings.max_length)
+        asked = encode(rows, self.teacher.tokenizer, self.max_length)
+        if split == "train" or self.method.teacher == "live":
+            self._say(require_known_tokens(asked, self.teacher.tokenizer, self.teacher.model, "teacher")
+                      if self.made.own_tokens else "")
         if not path.exists() and process_number() == 0:
             self.say(f"Asking the teacher about {len(asked):,} {split} texts ...")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +218,7 @@ class Run:
         if number == 1 and isinstance(student, PreTrainedModel):
             examples = math.ceil(training.batch_size / s.accumulate / processes())
             beside = self.teacher.model if self.method.teacher == "live" else None
-            need = estimate(student, beside, examples=examples, tokens=s.max_length,
+            need = estimate(student, beside, examples=examples, tokens=self.max_length,
                             masked_lm=stage.masked, half=_in_bf16(s.precision, student.device.type))
             self.say(f"A step needs {in_words(need)} if the texts fill --max-length; --accumulate makes it less.")
         student, history = stage.learn(student, batches, recipe, folder=self.folder / "checkpoints" / str(number),
@@ -184,7 +240,9 @@ class Run:
         if self.task == MASKED_LM:
             fixed = MaskedBatch(self.made.tokenizer, generator=torch.Generator().manual_seed(0))
             return {"accuracy": 100 * evaluate_masked_lm(model, in_order(rows[:2000], 32, fixed)).top1}
-        logits = predict_logits(model, in_order(rows, 64, self.plain))
+        return self._compared(predict_logits(model, in_order(rows, 64, self.plain)), rows)
+
+    def _compared(self, logits: torch.Tensor, rows: list[dict]) -> dict[str, float]:
         found = {}
         if self.labels:
             found["accuracy"] = 100 * accuracy(logits, _column(rows, "label"))
@@ -197,11 +255,12 @@ class Run:
     def finish(self) -> dict:
         """Measure, save, explain."""
         student = self.made.model.eval()
+        found, per_class = self._tested(student)
         result = {"method": self.method.name, "student_parameters": count_parameters(student),
                   "teacher_parameters": count_parameters(self.teacher.model), "processes": processes(),
                   "minutes": round(sum(h.seconds for h in self.histories.values()) / 60, 1),
-                  **{name: round(value, 2) for name, value in self.scores(student, "test").items()}}
-        result |= self._of_the_teacher()
+                  **{name: round(value, 2) for name, value in found.items()}}
+        result |= self._of_the_teacher() | per_class
         self._write_curves()
         save_student(self.made, self.folder, model_card(self.settings, self.method, self.made, self.texts, self.teacher,
                                                         result))
@@ -216,6 +275,22 @@ class Run:
         self.say(paper_we_you(self.method, result))
         return result
 
+    def _tested(self, student: nn.Module) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """The scores on the test split, and the share that is found of each class: accuracy hides the rare ones."""
+        if self.task == MASKED_LM:
+            return self.scores(student, "test"), {}
+        rows = self.examples["test"]
+        logits = predict_logits(student, in_order(rows, 64, self.plain))
+        if not self.labels:
+            return self._compared(logits, rows), {}
+        labels, said, found = _column(rows, "label"), [], {}
+        for number, name in enumerate(self.teacher.class_names):
+            if (here := labels == number).any():
+                found[name] = round(100 * (logits[here].argmax(-1) == number).double().mean().item(), 1)
+                said.append(f"{name} {found[name]:.1f} % of {int(here.sum())}")
+        self.say("Found of each class in the test texts: " + ", ".join(said) + ".")
+        return self._compared(logits, rows), {"found_of_each_class": found}
+
     def _of_the_teacher(self) -> dict[str, float]:
         if self.method.teacher == "none":
             return {}
@@ -229,7 +304,7 @@ class Run:
         count = min(32, len(rows))
         mine, asked = self.plain(self.examples["test"][:count]), None
         if self.made.own_tokens:
-            asked = pad(encode(rows.select(range(count)), self.teacher.tokenizer, self.settings.max_length))
+            asked = pad(encode(rows.select(range(count)), self.teacher.tokenizer, self.max_length))
         speed = latency_ratio(self.made.model, theirs, mine, 7, teacher_batch=asked)
         return found | {"times_faster": round(1 / speed.ratio, 2),
                         "times_smaller": round(count_parameters(theirs) / count_parameters(self.made.model), 2)}

@@ -102,7 +102,20 @@ class Case:
 
     @property
     def is_masked_lm(self) -> bool:
-        return self.student_logits is not None and self.student_logits.ndim == 3
+        """Whether the student writes words: as many answers per token as it knows words. A tagger has a few tags."""
+        if self.student_logits is None or self.student_logits.ndim != 3:
+            return False
+        if "TokenClassification" in type(self.student).__name__:
+            return False
+        table = self.student.get_input_embeddings() if hasattr(self.student, "get_input_embeddings") else None
+        return not isinstance(table, nn.Embedding) or 2 * self.student_logits.shape[-1] > table.num_embeddings
+
+    @property
+    def one_class_each(self) -> bool:
+        """Whether a softmax over the answers has a meaning: not for a number, and not for several classes at once."""
+        problem = getattr(getattr(self.student, "config", None), "problem_type", None)
+        alone = self.student_logits is not None and self.student_logits.shape[-1] == 1
+        return not alone and problem not in ("regression", "multi_label_classification")
 
 
 def examine(case: Case) -> None:

@@ -57,8 +57,17 @@ def loss_runs(case: Case) -> Iterable[Finding]:
 def reaches_student(case: Case) -> Iterable[Finding]:
     if not _usable(case):
         return
-    total = sum(case.loss.norms.values())
+    total = sum(norm for norm in case.loss.norms.values() if math.isfinite(norm))
     for term, norm in case.loss.norms.items():
+        if not math.isfinite(case.loss.values[term]):
+            continue  # what is wrong with it, `loss_runs` says
+        if not math.isfinite(norm):
+            yield Finding("error", "gradient", f"gradient of '{term}' (value {case.loss.values[term]:.3g})", norm, "<=",
+                          math.inf, chapter=CH1,
+                          why="The value is a number, its derivative is none: a square root or a norm at 0, or a "
+                              "division by a distance that is 0. One step makes every weight NaN.",
+                          fix="((student - teacher).pow(2).sum(-1) + 1e-12).sqrt()  # the epsilon inside the root")
+            continue
         nothing = norm < 1e-6 * total and abs(case.loss.values[term]) < 1e-5  # rounding: one thing compared with itself
         if not norm > 0 or nothing:
             what = f"gradient of '{term}' (value {case.loss.values[term]:.3g}) at the student"
@@ -113,6 +122,27 @@ RARELY_MEANT = {  # form: (why, fix)
     PROBABILITY_MSE: ("The papers compare raw logits. Between probabilities a sure teacher hardly pulls: the gradient "
                       "goes through a softmax that is flat there.", "F.mse_loss(student_logits, teacher_logits)"),
 }
+
+
+def soft_term(case: Case) -> Iterable[Finding]:
+    """The recipe wants the teacher's answers, and the labels alone pull: a column that was dropped on the way."""
+    weight = next((case.recipe[name] for name in ("soft_weight", "prediction_weight")
+                   if isinstance(case.recipe.get(name), int | float)), 0)
+    gradient = case.loss.logit_gradient if _usable(case) else None
+    if not weight or gradient is None or len(case.loss.values) > 1 or case.labelled is None:
+        return
+    logits, labels = case.student_logits, case.batch["labels"]
+    if gradient.shape != logits.shape or labels.shape != logits.shape[:-1] or not case.labelled.any():
+        return
+    classes = logits.shape[-1]
+    hard = logits.softmax(-1) - torch.nn.functional.one_hot(labels.clamp_min(0), classes)
+    hard = (hard * case.labelled[..., None]).flatten().double()  # direction of the cross-entropy's gradient
+    ours = gradient.flatten().double()
+    rest = 1 - ((ours @ hard) / (ours.norm() * hard.norm()).clamp_min(1e-30)).item() ** 2
+    yield compare("error", "soft term", "share of the gradient at the logits that is not the labels'", rest, ">=", 1e-4,
+                  why=f"The recipe gives the teacher's answers the weight {weight:g}, and none of them arrives. The "
+                      "Trainer of transformers drops every column that forward() does not name.", chapter=CH9,
+                  fix="TrainingArguments(remove_unused_columns=False)  # and take them out in compute_loss")
 
 
 def logit_loss(case: Case) -> Iterable[Finding]:
@@ -258,7 +288,7 @@ def _swapped(case: Case, found: LogitLoss) -> bool:
 
 
 def _recognised(case: Case) -> LogitLoss | None:
-    if not _usable(case) or case.loss.logit_gradient is None:
+    if not _usable(case) or case.loss.logit_gradient is None or not case.one_class_each:
         return None
     teacher, gradient = case.reference_logits, case.loss.logit_gradient.float()
     given = case.batch.get("labels")

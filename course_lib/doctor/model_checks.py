@@ -76,7 +76,7 @@ def labels(case: Case) -> Iterable[Finding]:
                       len(wanted), "==", 0, why="The hard loss has nothing to compare with.", chapter=CH1,
                       fix="batch['labels'] = labels  # or set the weight of the hard loss to 0")
         return
-    if given.is_floating_point() or case.student_logits is None:
+    if given.is_floating_point() or case.student_logits is None or not case.one_class_each:
         return
     classes, kept = case.student_logits.shape[-1], given[given != IGNORED]
     if tuple(given.shape) != tuple(case.student_logits.shape[:-1]):
@@ -178,13 +178,13 @@ def same_task(case: Case) -> Iterable[Finding]:
                       why="A classifier and a masked LM answer different questions; their logits cannot be compared.",
                       fix="student = new_student(teacher, layers=3)  # the teacher's class and task")
         return
-    what = "vocabulary" if ours.ndim == 3 else "classes"
+    what = "vocabulary" if case.is_masked_lm else "classes"
     yield compare("error", name, f"difference of the two models' {what} ({ours.shape[-1]} and {theirs.shape[-1]})",
                   abs(ours.shape[-1] - theirs.shape[-1]), "==", 0, chapter=CH0,
-                  why=f"Number i means another {'word' if ours.ndim == 3 else 'class'} on the two sides.",
+                  why=f"Number i means another {'word' if case.is_masked_lm else 'class'} on the two sides.",
                   fix="student = new_student(teacher, ...)  # keeps vocabulary and classes")
     ours, theirs = (getattr(getattr(m, "config", None), "id2label", None) for m in (case.student, case.teacher))
-    if case.teacher_logits.ndim == 2 and ours and theirs and set(ours.values()) == set(theirs.values()):
+    if not case.is_masked_lm and ours and theirs and set(ours.values()) == set(theirs.values()):
         moved = sum(ours[i] != theirs.get(i) for i in ours)
         yield compare("error", "class order", "classes that stand at another number in the teacher", moved, "==", 0,
                       why=f"Student {list(ours.values())[:4]}, teacher {list(theirs.values())[:4]}: the student learns "
@@ -208,6 +208,36 @@ def tokenizers(case: Case) -> Iterable[Finding]:
     yield compare(severity, "tokenizer", "share of words with another number in the teacher's tokenizer", other, "<=",
                   0.0, why="The two models read different sentences from the same ids.", chapter=CH0,
                   fix="tokenizer = AutoTokenizer.from_pretrained(teacher_path)  # one tokenizer for both")
+
+
+def unknown_words(case: Case) -> Iterable[Finding]:
+    """How much of the texts reaches each model as [UNK]."""
+    sides = [("student", case.tokenizer, case.batch)]
+    if case.teacher_batch is not None and case.teacher_batch is not case.batch:
+        sides.append(("teacher", case.teacher_tokenizer, case.teacher_batch))
+    for who, tokenizer, batch in sides:
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        if unknown is None:
+            continue
+        ids, mask = batch["input_ids"], batch.get("attention_mask")
+        others = [i for i in tokenizer.all_special_ids if i != unknown]
+        words = ~torch.isin(ids, torch.tensor(others, device=ids.device))
+        words &= torch.ones_like(words) if mask is None else mask.bool()
+        share = ((ids == unknown) & words).sum().item() / max(1, int(words.sum()))
+        yield compare("error" if share > 0.5 else "warning", "unknown words",
+                      f"share of {tokenizer.unk_token} among the words that the {who} reads", share, "<=", 0.1,
+                      why="Different texts look alike to it: its vocabulary has other words, another script or another "
+                          "casing than these texts.", chapter=CH0,
+                      fix="tokenizer = AutoTokenizer.from_pretrained(model_path)  # and texts in the model's language")
+
+
+def kind_of_answers(case: Case) -> Iterable[Finding]:
+    if case.student_logits is not None and not case.one_class_each:
+        what = "one number" if case.student_logits.shape[-1] == 1 else "numbers, or several classes at once"
+        yield Finding("note", "kind of model", f"the answers are {what} per text: what takes a softmax was not "
+                      "looked at (cache, form of the loss, calibration)", chapter=CH1,
+                      why="The softmax of one number is 1 for every model, and two classes at once do not sum to 1.",
+                      fix="F.mse_loss(student_logits, teacher_logits)  # a number; several classes: binary KL")
 
 
 def teacher_mode(case: Case) -> Iterable[Finding]:

@@ -8,18 +8,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
+    AutoModelForTokenClassification,
     PreTrainedModel,
 )
 from transformers.utils import logging
 
 from course_lib.doctor import diagnose
 from course_lib.doctor.evidence import one_line
-from course_lib.doctor.report import Report
+from course_lib.doctor.report import Finding, Report
+from course_lib.material import kinds
+from course_lib.material.kinds import Kind
 from course_lib.material.text_files import columns_of, read_file, said
 from course_lib.shared.masking import IGNORED
 
@@ -42,10 +43,8 @@ SENTENCES = (
     "Doctors advise their patients to walk for half an hour a day.",
     "The book is about a woman who repairs clocks.",
 )
-DOORS = {"MaskedLM": AutoModelForMaskedLM, "PreTraining": AutoModelForMaskedLM,
-         "SequenceClassification": AutoModelForSequenceClassification}
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model",
-                   "tokenizer.model")
+DOORS = {Kind.MASKED_LM: AutoModelForMaskedLM, Kind.TAGGER: AutoModelForTokenClassification} | dict.fromkeys(
+    (Kind.CLASSIFIER, Kind.REGRESSION, Kind.MULTI_LABEL), AutoModelForSequenceClassification)
 
 
 def diagnose_folders(student: str, teacher: str, text_file: str | None = None,
@@ -56,13 +55,15 @@ def diagnose_folders(student: str, teacher: str, text_file: str | None = None,
     Raises: ValueError with one sentence for a folder that holds no model that can be read, or a file without text.
     """
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what transformers reports of a loading, `kinds` turns into an error
     models = load_model(student), load_model(teacher)
     tokenizers = load_tokenizer(student), load_tokenizer(teacher)
     for model in models:
         model.eval()
     texts = SENTENCES if text_file is None else read_texts(text_file, say)
     tokenizer = tokenizers[0] or tokenizers[1]
-    longest = min(128, *(getattr(m.config, "max_position_embeddings", None) or 128 for m in models))
+    longest = min(128, *(kinds.positions_of(model) or 128 for model in models))
+    theirs = None
     if tokenizer is None:
         batch = without_tokenizer(min(m.config.vocab_size for m in models), longest)
     else:
@@ -70,29 +71,49 @@ def diagnose_folders(student: str, teacher: str, text_file: str | None = None,
         batch = {name: encoded[name] for name in ("input_ids", "attention_mask")}
         if "MaskedLM" in type(models[0]).__name__ and tokenizer.mask_token_id is not None:
             batch = masked(batch, tokenizer.mask_token_id, tokenizer.all_special_ids)
-    return diagnose(*models, batch, tokenizer=tokenizer, teacher_tokenizer=tokenizers[1])
+        elif all("SequenceClassification" in type(model).__name__ for model in models):
+            theirs = _for_the_teacher(tokenizers[1] or tokenizer, texts, longest, batch)
+    report = diagnose(*models, batch, tokenizer=tokenizer, teacher_tokenizer=tokenizers[1], teacher_batch=theirs)
+    return Report.of([*report.findings, *_heads_left_out(student, teacher)])
+
+
+def _for_the_teacher(tokenizer, texts: list[str], longest: int, batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """The same sentences in the teacher's own token ids, where these are others. Answers about whole sentences can be
+    compared all the same."""
+    encoded = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+    same = torch.equal(encoded["input_ids"], batch["input_ids"])
+    return None if same else {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+
+def _heads_left_out(*names: str) -> list[Finding]:
+    """What was not looked at, said aloud."""
+    found = []
+    for who, name in zip(("student", "teacher"), names, strict=True):
+        config = kinds.config_of(name)
+        if kinds.kind_of(config) is Kind.OTHER:
+            found.append(Finding("note", "kind of model", f"the head of the {who} ({kinds.architecture(config)}) was "
+                                 "not looked at, its encoder was",
+                                 why="The doctor reads the answers of classifiers of texts or tokens and of masked "
+                                     "LMs.", fix="diagnose(student, teacher, batch, terms=...)  # your own loss"))
+    return found
 
 
 def load_model(name: str) -> PreTrainedModel:
-    """A saved model with the head that its config names. No pickled weights, no code of the repository."""
+    """A saved model with the head that its config names, complete or not at all."""
     if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
         raise ValueError(f"{name} is no folder. Give the folder of save_pretrained(), or a hub name (owner/name).")
-    local = {"local_files_only": Path(name).is_dir()}
     try:
-        config = AutoConfig.from_pretrained(name, **local)
-        kind = (getattr(config, "architectures", None) or [""])[0]
-        door = next((door for ending, door in DOORS.items() if ending in kind), AutoModel)
-        return door.from_pretrained(name, attn_implementation="eager", use_safetensors=True, **local)
+        return kinds.load_model(name, DOORS.get(kinds.kind_of(kinds.config_of(name)), AutoModel))
     except Exception as error:  # transformers raises many kinds; all of them mean that there is no model to look at
+        if isinstance(error, ValueError) and str(error).startswith(name):
+            raise  # one sentence of our own
         raise ValueError(f"{name} could not be loaded ({one_line(error)}).") from error
 
 
 def load_tokenizer(name: str):
-    """The tokenizer beside a model, or None. Transformers makes an empty one where there is no file: that is none."""
-    if Path(name).is_dir() and not any((Path(name) / file).exists() for file in TOKENIZER_FILES):
-        return None
+    """The tokenizer beside a model, or None."""
     try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
+        return kinds.find_tokenizer(name)
     except Exception:
         return None
 

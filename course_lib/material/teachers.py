@@ -40,6 +40,7 @@ from transformers import (
 
 from course_lib.material.assets import DATA, asset, cache_folder, manifest
 from course_lib.material.data import half_of, labelled, load_data
+from course_lib.material.kinds import Kind, architecture, config_of, kind_of, load_model, tokenizer_of
 from course_lib.shared.batches import Batches, MaskedBatch, encode, in_order, windows
 from course_lib.shared.files import write_atomically
 from course_lib.shared.masking import IGNORED
@@ -64,9 +65,10 @@ def load_teacher(name: str, task: str | None = None) -> Teacher:
 
     name: one of TEACHERS ("mlm", "sentiment-500", ...), or a path or hub name; for the latter `task` is "mlm" or
     "classification" (default: what the model's own config says).
-    Raises: ValueError for an unknown name; AssetError if the encoder cannot be fetched.
+    Raises: ValueError for an unknown name, for a model of another kind, and for one that is not complete; AssetError
+    if the encoder cannot be fetched.
     """
-    if name in TEACHERS:
+    if name in TEACHERS and not (Path(name) / "config.json").exists():  # a folder of that name is the user's
         teacher = _load_own(name)
     elif Path(name).is_dir() or "/" in name:
         teacher = _load_outside(name, task)
@@ -88,16 +90,19 @@ def load_encoder() -> BertModel:
 
 
 def _load_outside(name: str, task: str | None) -> Teacher:
-    """A model of somebody else. `use_safetensors` keeps pickled weights out; no code of the repository is run."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(name)
-    task = task or ("mlm" if any("MaskedLM" in a for a in config.architectures or []) else "classification")
+    """A model of somebody else, if it has answers that the course's losses can compare."""
+    config = config_of(name)
+    kind = kind_of(config)
+    task = task or ("mlm" if kind is Kind.MASKED_LM else "classification")
     doors = {"mlm": AutoModelForMaskedLM, "classification": AutoModelForSequenceClassification}
     if task not in doors:
         raise ValueError(f"task is '{task}'; it can be one of {', '.join(doors)}.")
-    model = doors[task].from_pretrained(name, attn_implementation="eager", use_safetensors=True)
-    return Teacher(model, AutoTokenizer.from_pretrained(name))
+    if kind not in (Kind.CLASSIFIER, Kind.MASKED_LM, Kind.ENCODER):  # what a bare encoder lacks, its file will say
+        raise ValueError(f"{name} is {kind} ({architecture(config)}). A teacher of the course is {Kind.CLASSIFIER} "
+                         f"(one class for each) or {Kind.MASKED_LM}: a softmax over other answers would mean nothing. "
+                         "Fine-tune its encoder for classes (finetune), or write the loss for it and let the doctor "
+                         "look at that loss.")
+    return Teacher(load_model(name, doors[task]), tokenizer_of(name))
 
 
 def _load_own(name: str) -> Teacher:

@@ -60,7 +60,7 @@ def stages(job: Job) -> list[Stage]:
     fast, slow = Training(1e-3, schedule="constant", batch_size=16), Training(1e-3, batch_size=16)
     found = []
     for number, phase in enumerate(mobilebert.phases(recipe, job.layers), start=1):
-        training = replace(slow if phase.pretraining else fast, steps=phase.steps, **job.training)
+        training = replace(slow if phase.pretraining else fast, **({"steps": phase.steps} | dict(job.training)))
         found.append(Stage(
             f"phase {number}" + (" (task)" if phase.pretraining else f" (blocks {phase.layers[0]}"
                                  + (f" to {phase.layers[-1]})" if len(phase.layers) > 1 else ")")),

@@ -24,14 +24,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    MobileBertForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import MobileBertForSequenceClassification, PreTrainedTokenizerBase
 
+from course_lib.material.kinds import tokenizer_of, with_classes
 from course_lib.material.teachers import Teacher, load_teacher
 from course_lib.methods.bilstm import BiLstm, WordVocabulary
 from course_lib.methods.cached import document_student
@@ -92,7 +87,7 @@ def by_spec(spec: str, method: Method, teacher: Teacher, texts: Sequence[str], *
         raise ValueError(f"The student of '{method.name}' is a BiLSTM, not '{spec}': --student bilstm or bilstm-300.")
     if spec == "itself":
         model = teacher.model.requires_grad_(True).train()
-        return Made(model, teacher.tokenizer, len(blocks(model)), True, False, "the given weights")
+        return Made(model, teacher.tokenizer, model.config.num_hidden_layers, True, False, "the given weights")
     if Path(spec).is_dir() or "/" in spec:
         return _saved(spec, teacher)
     if "mobilebert" in (method.student, spec):
@@ -106,10 +101,14 @@ def by_spec(spec: str, method: Method, teacher: Teacher, texts: Sequence[str], *
 def _cut_from(teacher: Teacher, spec: str, method: Method, seed: int) -> Made:
     """A student of the teacher's class, with as much of the teacher as its shape allows."""
     source = teacher.model
-    if not hasattr(source.config, "intermediate_size"):
-        raise ValueError(f"A student cannot be cut out of a {type(source).__name__}. Train a student of your own "
-                         "choice from its folder (--student FOLDER), or take a BERT as teacher.")
-    depth = len(blocks(source))
+    try:
+        depth = len(blocks(source)) if hasattr(source.config, "intermediate_size") else 0
+    except ValueError:  # ALBERT has one block that runs many times, ModernBERT keeps its blocks elsewhere
+        depth = 0
+    if not depth:
+        raise ValueError(f"A student cannot be cut out of a {type(source).__name__}: it does not keep its blocks as "
+                         "BERT does. Give the folder of a saved model (--student FOLDER) to a method that compares "
+                         "answers only (hinton, cached, labels), or take a BERT as teacher.")
     layers, hidden, heads, intermediate = _shape(spec, depth)
     if layers > depth:
         raise ValueError(f"The student would have {layers} layers, more than the teacher's {depth}.")
@@ -173,17 +172,10 @@ def _saved(spec: str, teacher: Teacher) -> Made:
     """Somebody's model as a student: its head becomes one for the teacher's classes."""
     masked = is_masked_lm(teacher.model)
     model = load_teacher(spec, "mlm").model if masked else with_classes(spec, teacher.class_names)
-    tokenizer = AutoTokenizer.from_pretrained(spec)
+    tokenizer = tokenizer_of(spec)
     own = tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
-    return Made(model.requires_grad_(True).train(), tokenizer, len(blocks(model)), True, own,
+    return Made(model.requires_grad_(True).train(), tokenizer, model.config.num_hidden_layers, True, own,
                 f"the weights of {Path(spec).name}" + (", with a tokenizer of its own" if own else ""))
-
-
-def with_classes(where: str, names: Sequence[str]) -> PreTrainedModel:
-    """A saved model as a classifier of these classes; a head of another size, or none, gives way to a fresh one."""
-    return AutoModelForSequenceClassification.from_pretrained(
-        where, num_labels=len(names), id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)},
-        ignore_mismatched_sizes=True, use_safetensors=True, attn_implementation="eager")
 
 
 def is_masked_lm(model: nn.Module) -> bool:
