@@ -106,7 +106,7 @@ def constant_answers(case: Case) -> Iterable[Finding]:
     first = int(ours.mean(dim=0).argmax())
     named = (getattr(getattr(case.student, "config", None), "id2label", None) or {}).get(first, f"class {first}")
     beside = "" if usual is None else f", teacher {usual:.2g}"
-    severity = "note" if fresh_share(case, 0.01) > 0.5 else "error" if usual is not None and usual > 0.2 else "warning"
+    severity = "note" if fresh_share(case, 0.01) > 0.5 else "error" if usual is not None and usual > 0.1 else "warning"
     why = (f"It answers '{named}' to all {len(ours)}, whatever they say. " + (
         "Its layers are hardly trained yet: that is how training begins." if severity == "note" else
         "The teacher tells them apart: the student has learned the frequencies of the classes only." if
