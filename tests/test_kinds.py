@@ -177,6 +177,16 @@ def test_two_classifiers_with_two_tokenizers_are_no_error(tmp_path):
     assert not [f for f in report.findings if f.severity == "error"], report
 
 
+def test_unknown_words_are_an_error_in_the_users_texts_and_a_warning_in_the_doctors_own(tmp_path):
+    name = saved(tmp_path / "one", bert())
+    texts = tmp_path / "texts.txt"
+    texts.write_text("wonderful pictures\nterrible weather\n")
+
+    def severities(*more):
+        return {f.severity for f in diagnose_folders(name, name, *more).findings if f.name == "unknown words"}
+    assert severities(str(texts)) == {"error"} and severities() == {"warning"}
+
+
 def test_load_model_leaves_the_pooler_of_an_encoder_alone(tmp_path):
     from transformers import AutoModel
 
