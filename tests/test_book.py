@@ -212,6 +212,16 @@ def test_the_landing_page_has_an_explorer_that_answers(pages: list[str]) -> None
         watched.check()
 
 
+def test_every_chapter_stands_on_the_front_page_with_its_picture(pages: list[str]) -> None:
+    with open_page() as watched:
+        watched.page.goto(f"{HTML.as_uri()}/index.html")
+        masks = watched.page.evaluate("() => [...document.querySelectorAll('.front-card .sd-card-body')].map("
+                                      "card => getComputedStyle(card, '::before').maskImage)")
+        watched.check()
+    assert len(set(masks)) == len(masks) == sum(page.startswith("notebooks/") for page in pages)
+    assert all("image/svg+xml" in mask for mask in masks)
+
+
 @pytest.mark.parametrize(("word", "page"), [("temperature", "ch01_hinton"), ("patience", "ch04_pkd"),
                                             ("commas", "lab1_commas"), ("value relation", "ch07_minilm")])
 def test_search_finds(pages: list[str], address: str, word: str, page: str) -> None:

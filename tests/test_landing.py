@@ -40,7 +40,7 @@ def test_every_chapter_has_a_picture_of_its_own_and_a_rule_that_shows_it() -> No
     files = [entry.file for entry in contents.entries()]
     assert list(landing.ICONS) == files and len(set(landing.ICONS.values())) == len(files)
     for name, rule in zip(files, landing.stylesheet().splitlines(), strict=True):
-        assert rule.startswith(f".front-card.{name} ")
+        assert rule.startswith(f".front-card.{name.replace('_', '-')} ")
         drawn = BeautifulSoup(unquote(rule.partition("image/svg+xml,")[2].rpartition('"')[0]), "html.parser").svg
         assert drawn["viewbox"] == "0 0 96 40" and drawn.find(["path", "rect", "circle"])
 

@@ -110,9 +110,12 @@ def icon(name: str) -> str:
 
 
 def stylesheet() -> str:
-    """One rule per chapter. A page opened from the disk may not load a mask from a file, so each is in the rule."""
+    """One rule per chapter. A page opened from the disk may not load a mask from a file, so each is in the rule.
+
+    Sphinx writes the class of a card with hyphens.
+    """
     rule = '.front-card.{} .sd-card-body::before {{ --picture: url("data:image/svg+xml,{}"); }}\n'
-    return "".join(rule.format(name, quote(icon(name))) for name in ICONS)
+    return "".join(rule.format(name.replace("_", "-"), quote(icon(name))) for name in ICONS)
 
 
 # --- What other sites show of this one --------------------------------------------------------------------------------
