@@ -6,6 +6,7 @@ import functools
 import http.server
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -246,6 +247,7 @@ def test_with_an_address_the_built_page_has_launch_buttons_and_asks_nobody(monke
     monkeypatch.setattr(badges, "address", lambda root: "https://github.com/someone/distil")
     settings = badges.config(yaml.safe_load((ROOT / "book" / "_config.yml").read_text("utf-8")))
     (source / "_config.yml").write_text(yaml.safe_dump(settings))
+    shutil.copytree(ROOT / "book" / "_static", source / "_static")
     assert book.run_sphinx(source, tmp_path) == 0
     text = (tmp_path / "_build" / "html" / "notebooks" / "ch01_a.html").read_text("utf-8")
     assert "https://colab.research.google.com/github/someone/distil/blob/main/notebooks/ch01_a.ipynb" in text

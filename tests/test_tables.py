@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -186,6 +187,7 @@ def test_a_page_of_the_book_shows_results_whole_and_plumbing_folded(tmp_path: Pa
     (source / "_toc.yml").write_text("format: jb-book\nroot: page\n")
     settings = badges.config(yaml.safe_load((ROOT / "book" / "_config.yml").read_text("utf-8")))
     (source / "_config.yml").write_text(yaml.safe_dump(settings))
+    shutil.copytree(ROOT / "book" / "_static", source / "_static", dirs_exist_ok=True)
 
     def shown(one: object) -> nbformat.NotebookNode:
         return new_output("execute_result", {"text/plain": repr(one), "text/html": one._repr_html_()})
