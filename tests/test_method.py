@@ -57,8 +57,9 @@ def toy(tmp_path, monkeypatch):
     torch.manual_seed(0)
     model = BertForSequenceClassification(BertConfig(
         vocab_size=25, hidden_size=24, num_hidden_layers=6, num_attention_heads=3, intermediate_size=48,
-        max_position_embeddings=32, id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1}))
-    able(model, tokenizer, texts, labels).save_pretrained(tmp_path / "teacher")
+        max_position_embeddings=32, initializer_range=0.2, id2label={0: "bad", 1: "good"},
+        label2id={"bad": 0, "good": 1}))
+    able(model, tokenizer, texts, labels, ridge=1e-3).save_pretrained(tmp_path / "teacher")
     tokenizer.save_pretrained(tmp_path / "teacher")
     data = DatasetDict(dict.fromkeys(("train", "validation", "test"), Dataset.from_dict(
         {"text": texts, "label": labels})))
