@@ -38,7 +38,6 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(tmp_path, "clone", "-q", str(origin), "learner")
     learner = tmp_path / "learner"
     monkeypatch.setattr(renew, "ROOT", learner)
-    monkeypatch.setattr(renew.as_it_came, "__defaults__", (learner,))
     monkeypatch.setattr(chapter_files, "FOLDER", learner / "notebooks")
     return learner
 
@@ -83,7 +82,7 @@ def test_an_update_brings_the_new_chapter_and_keeps_the_answers(clone: Path, cap
     new.cells[1].id = "other"  # the id is made from the content
     chapter_files.write(new, clone.parent / "origin" / "notebooks" / "ch01_a.ipynb")
     git(clone.parent / "origin", "commit", "-qam", "two")
-    renew.update(clone)
+    renew.update()
     assert [cell.source for cell in read(clone).cells] == ["# One, better", ANSWER, "1 + 1"]
     assert len(kept(clone)) == 1 and "with your answers to ch01.q1" in capsys.readouterr().out
 
@@ -93,13 +92,14 @@ def test_an_update_that_fails_leaves_every_chapter_as_it_was(clone: Path) -> Non
     before = (clone / "notebooks" / "ch01_a.ipynb").read_bytes()
     git(clone, "remote", "set-url", "origin", str(clone.parent / "gone"))
     with pytest.raises(SystemExit, match="nothing was changed"):
-        renew.update(clone)
+        renew.update()
     assert (clone / "notebooks" / "ch01_a.ipynb").read_bytes() == before
 
 
-def test_an_update_of_a_folder_without_git_says_the_way(tmp_path: Path) -> None:
+def test_an_update_of_a_folder_without_git_says_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renew, "ROOT", tmp_path)
     with pytest.raises(SystemExit, match="not cloned with git"):
-        renew.update(tmp_path)
+        renew.update()
 
 
 def test_a_stub_that_was_never_filled_is_no_answer() -> None:

@@ -42,9 +42,9 @@ def result() -> str:
     students, teacher = found()
     rows = [_bar(text, students[arm].mean, ROLES[role].colour) for arm, (text, role) in SHOWN.items()]
     rows.append(_bar("the teacher: six layers, and the same 500 labels", teacher, ROLES["teacher"].colour))
-    seeds = len(records.values("ch01few", "labels", "accuracy"))
+    seeds, sentences = records.right_of(records.load("ch01few"), "labels").shape
     return ("`````{raw} html\n<figure class=\"front-result\">\n<figcaption>Is a movie sentence positive or negative? "
-            "Right answers on 3,323 new sentences; a coin has 50 %.</figcaption>\n" + "\n".join(rows)
+            f"Right answers on {sentences:,} new sentences; a coin has 50 %.</figcaption>\n" + "\n".join(rows)
             + f"\n<p class=\"front-source\">Students: 2 layers x 128, from scratch, mean of {seeds} seeds. "
             '<a href="notebooks/ch01_hinton.html">Chapter 1</a> trains them in front of you.</p>\n</figure>\n`````')
 

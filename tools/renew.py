@@ -59,12 +59,11 @@ def _answer(stub: NotebookNode, mine: NotebookNode) -> str | None:
     return next(iter([*same, *named]), None)
 
 
-def as_it_came(path: Path, root: Path = ROOT) -> NotebookNode:
+def as_it_came(path: Path) -> NotebookNode:
     """The chapter of the last commit; without git (an unpacked zip) its text, to be run by the learner."""
-    name = path.relative_to(root).as_posix()
-    git = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=root, capture_output=True, check=False)
-    if git.returncode == 0:
-        return nbformat.reads(git.stdout.decode("utf-8"), as_version=4)
+    committed = _git("show", f"HEAD:{path.relative_to(ROOT).as_posix()}", check=False)
+    if committed.returncode == 0:
+        return nbformat.reads(committed.stdout, as_version=4)
     return chapter_files.read_source(path.with_suffix(".md"))
 
 
@@ -93,24 +92,24 @@ def reset(name: str) -> None:
         print(renew(path, as_it_came(path), mine) + f"; your file is kept as {copy.relative_to(ROOT)}")
 
 
-def changed(root: Path = ROOT) -> list[Path]:
+def changed() -> list[Path]:
     """The chapters that differ from the last commit."""
-    listed = _git(root, "diff", "--name-only", "-z", "HEAD", "--", "notebooks/*.ipynb").stdout
-    return [root / name for name in listed.split("\0") if name and (root / name).exists()]
+    listed = _git("diff", "--name-only", "-z", "HEAD", "--", "notebooks/*.ipynb").stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).exists()]
 
 
-def update(root: Path = ROOT) -> None:
+def update() -> None:
     """`git pull` with the learner's chapters out of its way. Raises: SystemExit where that cannot work.
 
     If the pull fails, every chapter is as it was before.
     """
-    if _git(root, "rev-parse", "--is-inside-work-tree", check=False).returncode:
+    if _git("rev-parse", "--is-inside-work-tree", check=False).returncode:
         raise SystemExit("This folder was not cloned with git: unpack the new course beside it, and copy your chapters "
                          "into its notebooks/ folder.")
-    mine = {path: (keep(path), nbformat.read(path, as_version=4)) for path in changed(root)}
+    mine = {path: (keep(path), nbformat.read(path, as_version=4)) for path in changed()}
     for path in mine:
-        _git(root, "checkout", "HEAD", "--", str(path.relative_to(root)))
-    pulled = _git(root, "pull", "--ff-only", check=False)
+        _git("checkout", "HEAD", "--", str(path.relative_to(ROOT)))
+    pulled = _git("pull", "--ff-only", check=False)
     if pulled.returncode:
         for path, (copy, _) in mine.items():
             shutil.copy2(copy, path)
@@ -118,13 +117,13 @@ def update(root: Path = ROOT) -> None:
         raise SystemExit(f"git pull did not work, and nothing was changed: {reason}")
     print(pulled.stdout.strip().splitlines()[-1])
     for path, (copy, old) in mine.items():
-        kept = f"your file is kept as {copy.relative_to(root)}"
+        kept = f"your file is kept as {copy.relative_to(ROOT)}"
         print(f"{renew(path, nbformat.read(path, as_version=4), old)}; {kept}" if path.exists()
               else f"{path.name}: the course has no such chapter any more; {kept}")
 
 
-def _git(root: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess:
-    return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=check)
+def _git(*words: str, check: bool = True) -> subprocess.CompletedProcess:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, encoding="utf-8", check=check)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from course_lib.experiments import few_labels
 from course_lib.experiments.answers import kept
+from course_lib.experiments.ch04_pkd import squared_distances
 from course_lib.experiments.few_labels import SEEDS, TRIAL_SEEDS, Answers, answer_losses, teacher
 from course_lib.material.teachers import TEACHERS, new_model
 from course_lib.methods import pkd
@@ -33,6 +34,7 @@ from course_lib.methods.cached import SoftLabels, attach, keys_of
 from course_lib.shared import layer_maps, probes
 from course_lib.shared.batches import Batches, in_order
 from course_lib.shared.layer_maps import LayerMap
+from course_lib.shared.masking import IGNORED
 from course_lib.shared.starts import copy_embeddings, copy_head, copy_layers
 from course_lib.shared.statistics import Prediction
 from course_lib.shared.students import new_student
@@ -130,7 +132,7 @@ def means(layers: list[Tensor], mask: Tensor) -> Tensor:
 def rows_of(arm: Arm) -> list[dict]:
     """The texts that an arm learns from: those with a label, or all."""
     if not arm.text:
-        return [row for row in examples("train") if row["label"] != -100]
+        return [row for row in examples("train") if row["label"] != IGNORED]
     return examples("train") + examples("unlabelled")
 
 
@@ -144,9 +146,8 @@ def prepare() -> None:
 def spread(kind: Literal["cls", "mean"], split: str = "test") -> dict[int, float]:
     """How different the teacher's states of two sentences are, layer by layer: 0 the same, 2 unrelated."""
     states = torch.stack([torch.as_tensor(row[f"teacher_{kind}"]) for row in examples(split)]).float()
-    units = nn.functional.normalize(states, dim=-1)  # (sentences, layers, hidden)
-    half = len(units) // 2
-    apart = (units[:half] - units[half: 2 * half]).square().sum(-1).mean(0)
+    half = len(states) // 2  # (sentences, layers, hidden)
+    apart = squared_distances(states[:half], states[half : 2 * half]).mean(0)
     return dict(enumerate(apart.tolist(), start=1))
 
 
