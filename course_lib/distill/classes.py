@@ -25,6 +25,7 @@ from transformers import AutoConfig
 
 from course_lib.distill.texts import Texts, in_shell
 from course_lib.material.data import table
+from course_lib.material.kinds import positions_of
 from course_lib.material.teachers import Teacher
 from course_lib.shared.batches import encode, in_order, pad
 from course_lib.shared.measures import predict_logits
@@ -199,8 +200,7 @@ def _shown_to(teacher: Teacher, texts: Texts, max_length: int) -> tuple[Tensor, 
         of_class.setdefault(label, []).append(i)
     turns = sorted((turn, label, i) for label, mine in of_class.items() for turn, i in enumerate(mine))
     rows = texts.splits["train"].select(sorted(i for _, _, i in turns[: max(SHOWN, 4 * len(of_class))]))
-    positions = getattr(teacher.model.config, "max_position_embeddings", None) or max_length
-    asked = encode(rows, teacher.tokenizer, min(max_length, positions - 2 if positions > 2 else max_length))
+    asked = encode(rows, teacher.tokenizer, min(max_length, positions_of(teacher.model) or max_length))
     collate = partial(pad, pad_token_id=teacher.tokenizer.pad_token_id or 0)
     return torch.tensor(list(rows["label"])), predict_logits(teacher.model, in_order(asked, 64, collate)).argmax(-1)
 
